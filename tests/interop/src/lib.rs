@@ -1,5 +1,7 @@
 //! The command line, the script and the report, which all programs of the matrix share. `README.md` describes them.
 
+pub mod peer;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -218,9 +220,4 @@ async fn line(io: &mut (impl AsyncReadExt + Unpin)) -> String {
         line.push(io.read_u8().await.expect("a line").into());
     }
     line
-}
-
-/// Makes the close of the socket send RST.
-pub fn reset_on_close(socket: &TcpStream) {
-    socket.set_zero_linger().expect("a connected socket");
 }

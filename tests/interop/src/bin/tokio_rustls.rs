@@ -1,12 +1,13 @@
 //! The peer tokio-rustls.
 
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, Result};
 use std::sync::Arc;
 
-use bowline_interop::{Options, Report, Sockets, Step, dialogue, pattern, reset_on_close};
+use bowline_interop::peer::{self, Library};
+use bowline_interop::{Options, Report};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs::{self, kx_group};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -61,93 +62,41 @@ fn tls(options: &Options) -> Tls {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let options = Options::parse();
-    let tls = tls(&options);
-    let sockets = Sockets::open(&options).await;
-    for _ in 0..options.connections {
-        let mut report = Report::default();
-        let tcp = sockets.next().await;
-        if let Err(error) = run(&options, &tls, tcp, &mut report).await {
-            let end = match error.kind() {
-                ErrorKind::UnexpectedEof => "truncated",
-                ErrorKind::ConnectionReset => "reset",
-                _ => "failed",
-            };
-            report.set("end", end);
-            report.set("error", error.to_string());
-        }
-        report.print();
-    }
+    peer::serve(&options, &tls(&options)).await;
 }
 
-async fn run(options: &Options, tls: &Tls, mut tcp: TcpStream, report: &mut Report) -> Result<()> {
-    if options.starttls {
-        dialogue(options, &mut tcp).await;
-    }
-    let mut stream: TlsStream<TcpStream> = match tls {
-        Tls::Client(tls) => tls.connect(ServerName::try_from("localhost").expect("a name"), tcp).await?.into(),
-        Tls::Server(tls) => tls.accept(tcp).await?.into(),
-    };
-    let played = play(options, &mut stream, report).await;
-    let session = stream.get_ref().1;
-    report.set("version", session.protocol_version().map(|version| format!("{version:?}")));
-    report.set("group", session.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())));
-    report.set("alpn", session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()));
-    report.set("resumed", session.handshake_kind() == Some(HandshakeKind::Resumed));
-    report.set("peer", session.peer_certificates().and_then(|chain| bowline::config::subject(chain.first()?)));
-    played
-}
+impl Library for Tls {
+    type Stream = TlsStream<TcpStream>;
 
-async fn play(options: &Options, stream: &mut TlsStream<TcpStream>, report: &mut Report) -> Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    for step in &options.script {
-        match *step {
-            Step::Send(n) => stream.write_all(&pattern(n)).await?,
-            Step::Tiny(n) => {
-                for _ in 0..n {
-                    stream.write_all(b"x").await?;
-                    stream.flush().await?;
-                }
-            }
-            Step::Recv(mut left) => {
-                stream.flush().await?;
-                while left > 0 {
-                    let most = left.min(buffer.len());
-                    let read = stream.read(&mut buffer[..most]).await?;
-                    report.receive(&buffer[..read]);
-                    if read == 0 {
-                        return Err(Error::other("a clean end, too early"));
-                    }
-                    left -= read;
-                }
-            }
-            Step::End => loop {
-                stream.flush().await?;
-                let read = stream.read(&mut buffer).await?;
-                report.receive(&buffer[..read]);
-                if read == 0 {
-                    report.set("end", "clean");
-                    break;
-                }
-            },
-            // `shutdown` sends close_notify and FIN, and reading continues.
-            Step::Half | Step::Close => stream.shutdown().await?,
-            Step::Fin => {
-                stream.flush().await?;
-                stream.get_mut().0.shutdown().await?;
-            }
-            Step::Abort => {
-                stream.flush().await?;
-                reset_on_close(stream.get_ref().0);
-                return Ok(());
-            }
-            Step::Update => {
-                let updated = match stream {
-                    TlsStream::Client(stream) => stream.get_mut().1.refresh_traffic_keys(),
-                    TlsStream::Server(stream) => stream.get_mut().1.refresh_traffic_keys(),
-                };
-                updated.map_err(Error::other)?;
-            }
-        }
+    async fn open(&self, tcp: TcpStream) -> Result<Self::Stream> {
+        Ok(match self {
+            Self::Client(tls) => tls.connect(ServerName::try_from("localhost").expect("a name"), tcp).await?.into(),
+            Self::Server(tls) => tls.accept(tcp).await?.into(),
+        })
     }
-    Ok(())
+
+    fn facts(&self, stream: &Self::Stream, report: &mut Report) {
+        let session = stream.get_ref().1;
+        report.set("version", session.protocol_version().map(|version| format!("{version:?}")));
+        report.set("group", session.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())));
+        report.set("alpn", session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()));
+        report.set("resumed", session.handshake_kind() == Some(HandshakeKind::Resumed));
+        report.set("peer", session.peer_certificates().and_then(|chain| bowline::config::subject(chain.first()?)));
+    }
+
+    async fn fin(&self, stream: &mut Self::Stream) -> Result<()> {
+        stream.get_mut().0.shutdown().await
+    }
+
+    fn reset_on_close(&self, stream: &Self::Stream) -> Result<()> {
+        stream.get_ref().0.set_zero_linger()
+    }
+
+    fn update(&self, stream: &mut Self::Stream, _report: &mut Report) -> Result<()> {
+        let updated = match stream {
+            TlsStream::Client(stream) => stream.get_mut().1.refresh_traffic_keys(),
+            TlsStream::Server(stream) => stream.get_mut().1.refresh_traffic_keys(),
+        };
+        updated.map_err(Error::other)
+    }
 }
