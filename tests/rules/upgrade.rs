@@ -375,6 +375,17 @@ async fn a_downgrade_that_is_met_by_fin_or_silence_ends_the_connection() {
 
 /// rule: upgrade-9
 #[tokio::test]
+async fn a_downgrade_keeps_a_bounded_number_of_bytes_of_a_peer_that_does_not_end() {
+    let (mut a, mut b) = plain_pair().await;
+    upgrade(&mut a, &mut b).await;
+    let talking = tokio::spawn(async move { while b.write_all(&[b'.'; 64 << 10]).await.is_ok() {} });
+    let UpgradeError::NoEnd { bytes } = which(a.stop_tls().await) else { panic!("not the limit") };
+    assert!(bytes > 1 << 20 && bytes < 2 << 20, "{bytes} bytes");
+    talking.await.unwrap();
+}
+
+/// rule: upgrade-9
+#[tokio::test]
 async fn a_dropped_downgrade_may_be_resumed() {
     let (mut a, mut b) = plain_pair().await;
     upgrade(&mut a, &mut b).await;

@@ -19,6 +19,10 @@ use crate::layers::tls::pump::{Pump, SharedPump};
 use crate::transport::Transport;
 use crate::transport::layer::{Discard, TOKEN, hand_over, poll_budget};
 
+/// The most unread bytes that a downgrade keeps in memory while it waits for the peer's close_notify (rule:
+/// upgrade-9). A close discards such bytes, so its limit (`close_discard`) can be larger.
+const MAX_KEPT: u64 = 1 << 20;
+
 /// The receiving half of a [`TlsConnection`](super::TlsConnection).
 pub struct TlsReadHalf<T> {
     shared: Arc<SharedPump<T>>,
@@ -115,7 +119,7 @@ impl<T: Transport> TlsReadHalf<T> {
                 Poll::Ready(Step::Secured | Step::NeedInput) => Poll::Ready(Ok(false)),
                 Poll::Pending => Poll::Pending,
             });
-            let bound = self.control.policy().close_discard;
+            let bound = self.control.policy().close_discard.min(MAX_KEPT);
             let is_too_much = kept.len() as u64 > bound;
             self.inbox = kept;
             match ready!(step) {

@@ -1,6 +1,7 @@
 //! Connections that change from plaintext to TLS and back.
 
 mod destroyed;
+mod failure;
 pub(crate) mod split;
 mod stack;
 
@@ -23,6 +24,7 @@ use crate::core::half::{RecvHalf, Refused, SendHalf};
 use crate::core::upgrade::{Upgrade, Verdict, judge};
 use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::layers::tls::TlsConnection;
+use crate::layers::upgradable::failure::{error_in, in_progress};
 use crate::layers::upgradable::stack::Stack;
 use crate::transport::layer::{AsLayer, Layer, TOKEN, Token, Upgradable, debug, poll_budget, tls_layers};
 use crate::transport::tcp::{TcpTransport, options};
@@ -215,7 +217,9 @@ impl<T: Transport> UpgradableConnection<T> {
     /// # Errors
     ///
     /// [`UpgradeError::NotSecure`] in plaintext; nothing has changed. An end without close_notify is a truncation, and
-    /// ends the connection.
+    /// ends the connection. So does a peer that sends more than 1 MiB (or more than
+    /// [`Policy::close_discard`](crate::Policy::close_discard), if that is less) before its close_notify:
+    /// [`UpgradeError::NoEnd`].
     ///
     /// # Cancel safety
     ///
@@ -231,7 +235,7 @@ impl<T: Transport> UpgradableConnection<T> {
         let bound = after(self.state.control.policy().close_timeout);
         match until(bound, poll_fn(|cx| self.poll_unwrap(cx))).await {
             Some(Ok(())) => Ok(()),
-            Some(Err(reason)) => Err(self.fail(reason.into())),
+            Some(Err(reason)) => Err(self.fail(error_in(reason))),
             None => Err(self.fail(Reason::TimedOut(Phase::Close).into())),
         }
     }
@@ -282,11 +286,6 @@ impl<T: Transport> UpgradableConnection<T> {
         }
         Poll::Ready(open)
     }
-}
-
-/// The error if another change is in progress, so that the state does not allow this step.
-fn in_progress(_: Refused) -> Error {
-    UpgradeError::InProgress.into()
 }
 
 /// Whether bytes may pass, and the error if they may not. Each split half has a copy.
