@@ -8,8 +8,8 @@ use std::time::Duration;
 use bowline::testing::peer::Meddler;
 use bowline::testing::shared_pki;
 use bowline::{
-    ClientTls, CloseReport, Connector, Control, Error, Incoming, Policy, Reason, ServerTls, StartTls, TcpConnection,
-    TlsConnection, TlsVersion, Transport, UpgradableConnection,
+    ClientTls, CloseLimit, CloseReport, Connector, Control, Error, Incoming, Policy, Reason, ServerTls, StartTls,
+    TcpConnection, TlsConnection, TlsVersion, Transport, UpgradableConnection,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::sleep;
@@ -42,10 +42,12 @@ impl Configs {
     }
 }
 
+/// Each limit of both sides.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
 /// The limits of both sides.
 pub(crate) fn policy() -> Arc<Policy> {
-    let limit = Duration::from_secs(20);
-    Policy::default().handshake_timeout(limit).idle_timeout(limit).close_timeout(limit).into()
+    Policy::default().handshake_timeout(LIMIT).idle_timeout(LIMIT).close_timeout(LIMIT).into()
 }
 
 /// The observations of one side.
@@ -61,6 +63,11 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    pub(crate) fn reached_a_time_limit(&self) -> bool {
+        let limit = self.report.as_ref().and_then(|report| report.limit);
+        self.reason == "timed_out" || limit == Some(CloseLimit::Time)
+    }
+
     fn nothing(error: &Error) -> Self {
         let reason = error.reason().map_or("none", Reason::name);
         Self { received: 0, wrong_at: None, is_whole: false, report: None, reason }

@@ -4,6 +4,7 @@
 mod conversation;
 #[path = "../common/descriptors.rs"]
 mod descriptors;
+mod pace;
 mod plan;
 mod tally;
 
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use self::conversation::{Configs, Seen, policy};
+use self::pace::Pace;
 use self::plan::Plan;
 use self::tally::{Resources, Tally};
 
@@ -41,8 +43,10 @@ slows or corrupts it.
 
 The verdict is 'passed' if no byte was wrong, no part of the data was reported as the whole, everything arrived on each
 connection without a fault and both sides ended cleanly, no connection hung, nothing panicked, and at the end no task and
-no descriptor is left and the memory has not grown. The exit status is 0 for 'passed', 1 for 'FAILED', 2 for a wrong
-command line.
+no descriptor is left and the memory has not grown. If a connection reached a time limit while tasks had too few turns, it
+counts as 'too slow' and not as a fault, and the verdict is 'OVERLOADED': the machine was too busy to tell.
+
+The exit status is 0 for 'passed', 1 for 'FAILED', 2 for a wrong command line, 3 for 'OVERLOADED'.
 ";
 
 /// A connection that takes longer than this hangs.
@@ -80,9 +84,16 @@ struct Soak {
     args: Args,
     configs: Configs,
     waiting: Waiting,
+    pace: Pace,
     tally: Tally,
     next: AtomicU64,
     until: Instant,
+}
+
+enum Verdict {
+    Passed,
+    Failed,
+    Overloaded,
 }
 
 fn main() -> ExitCode {
@@ -97,8 +108,9 @@ fn main() -> ExitCode {
         Err(error) => Err(error.into()),
     };
     match passed {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(Verdict::Passed) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::FAILURE,
+        Ok(Verdict::Overloaded) => ExitCode::from(3),
         Err(error) => {
             eprintln!("soak: {error}");
             ExitCode::FAILURE
@@ -106,7 +118,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> Result<bool, Error> {
+async fn run(args: Args) -> Result<Verdict, Error> {
     let before = Resources::now();
     let listener = Listener::builder().policy(policy()).bind("127.0.0.1:0").await?;
     let Some(addr) = listener.local_addr().as_inet() else { return Err(Error::Unsupported("a port")) };
@@ -116,11 +128,14 @@ async fn run(args: Args) -> Result<bool, Error> {
     let soak = Arc::new(Soak {
         configs: Configs::new()?,
         waiting: Mutex::default(),
+        pace: Pace::new(),
         tally: Tally::default(),
         next: AtomicU64::new(0),
         until,
         args,
     });
+    let pace = Arc::clone(&soak);
+    let counting = tokio::spawn(async move { pace.pace.count().await });
     let accepting = tokio::spawn(accept(Arc::clone(&soak), listener));
     let workers: Vec<_> = (0..connections).map(|_| tokio::spawn(work(Arc::clone(&soak), addr))).collect();
     let mut memory = Vec::new();
@@ -137,8 +152,10 @@ async fn run(args: Args) -> Result<bool, Error> {
             soak.tally.fault("a worker panicked".into());
         }
     }
-    accepting.abort();
-    let _ = accepting.await;
+    for task in [accepting, counting] {
+        task.abort();
+        let _ = task.await;
+    }
     // The proxies and the servers of connections that were cut off end a little later.
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     for _ in 0..100 {
@@ -163,10 +180,14 @@ async fn run(args: Args) -> Result<bool, Error> {
     if most(second) > most(first) * 5 / 4 {
         soak.tally.fault("the memory has grown".into());
     }
-    println!("{}", soak.tally);
-    let passed = soak.tally.faults() == 0;
-    println!("verdict: {}", if passed { "passed" } else { "FAILED" });
-    Ok(passed)
+    println!("{}, at least {} of 1000 turns in each second", soak.tally, soak.pace.slowest());
+    let (verdict, name) = match (soak.tally.faults(), soak.tally.too_slow()) {
+        (0, 0) => (Verdict::Passed, "passed"),
+        (0, _) => (Verdict::Overloaded, "OVERLOADED"),
+        (_, _) => (Verdict::Failed, "FAILED"),
+    };
+    println!("verdict: {name}");
+    Ok(verdict)
 }
 
 async fn accept(soak: Arc<Soak>, listener: Listener) {
@@ -196,8 +217,12 @@ async fn work(soak: Arc<Soak>, addr: SocketAddr) {
         let (client, meddler) = match client {
             Ok(done) => done,
             Err(error) => {
-                soak.tally
-                    .count(&format!("not connected ({})", error.reason().map_or("other", |reason| reason.name())));
+                let why = bowline::chain(&error);
+                match (plan.fault, soak.pace.is_too_slow()) {
+                    (Some(_), _) => soak.tally.count("not connected, by a fault of the network"),
+                    (None, true) => soak.tally.count_too_slow(),
+                    (None, false) => soak.tally.fault(format!("connection {number}: not connected: {why}")),
+                }
                 soak.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
                 continue;
             }
@@ -216,6 +241,6 @@ async fn work(soak: Arc<Soak>, addr: SocketAddr) {
             seen => seen.ok().and_then(Result::ok),
         };
         drop(meddler);
-        soak.tally.judge(number, &plan, &client, server.as_ref());
+        soak.tally.judge(number, &plan, &client, server.as_ref(), soak.pace.is_too_slow());
     }
 }

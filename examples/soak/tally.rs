@@ -12,6 +12,8 @@ use crate::plan::{Ending, Plan, SidePlan};
 pub(crate) struct Tally {
     connections: AtomicU64,
     bytes: AtomicU64,
+    /// Connections that reached a time limit while the process had too few turns.
+    too_slow: AtomicU64,
     counts: Mutex<BTreeMap<String, u64>>,
     faults: Mutex<Vec<String>>,
 }
@@ -34,8 +36,17 @@ impl Tally {
         lock(&self.faults).len()
     }
 
-    /// Counts a connection, and checks the observations of its sides.
-    pub(crate) fn judge(&self, number: u64, plan: &Plan, client: &Seen, server: Option<&Seen>) {
+    pub(crate) fn count_too_slow(&self) {
+        self.too_slow.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn too_slow(&self) -> u64 {
+        self.too_slow.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection, and checks the observations of its sides. `is_too_slow`: its tasks had so few turns that
+    /// time limits prove nothing.
+    pub(crate) fn judge(&self, number: u64, plan: &Plan, client: &Seen, server: Option<&Seen>, is_too_slow: bool) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.count(&format!("{:?}: {}", plan.kind, client.reason));
         let sides = [Some((client, &plan.server)), server.map(|server| (server, &plan.client))];
@@ -47,6 +58,9 @@ impl Tally {
         }
         if !plan.is_peaceful() {
             return;
+        }
+        if is_too_slow && [Some(client), server].into_iter().flatten().any(Seen::reached_a_time_limit) {
+            return self.count_too_slow();
         }
         let Some(server) = server else {
             return self.fault(format!("connection {number}: the server has not seen it: {client:?}, {plan:?}"));
@@ -68,7 +82,8 @@ impl Tally {
 
     pub(crate) fn line(&self) -> String {
         let mebibytes = self.bytes.load(Ordering::Relaxed) >> 20;
-        format!("{} connections, {mebibytes} MiB, {} faults", self.connections.load(Ordering::Relaxed), self.faults())
+        let (connections, faults) = (self.connections.load(Ordering::Relaxed), self.faults());
+        format!("{connections} connections, {mebibytes} MiB, {faults} faults, {} too slow", self.too_slow())
     }
 }
 
