@@ -133,6 +133,8 @@ mod server;
 #[cfg(feature = "starttls")]
 pub mod starttls;
 #[cfg(feature = "tokio")]
+mod sync;
+#[cfg(feature = "tokio")]
 mod transport;
 
 #[cfg(feature = "tokio")]

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::task::Waker;
 
 use crate::core::catch::catch;
+use crate::sync::thread_local;
 
 thread_local! {
     /// The number of layer locks that this thread holds.
@@ -39,7 +40,7 @@ pub(crate) struct Locked(PhantomData<*const ()>);
 impl Locked {
     #[inline]
     pub(crate) fn new() -> Self {
-        LOCKS.set(LOCKS.get() + 1);
+        LOCKS.with(|locks| locks.set(locks.get() + 1));
         Self(PhantomData)
     }
 }
@@ -47,9 +48,9 @@ impl Locked {
 impl Drop for Locked {
     #[inline]
     fn drop(&mut self) {
-        let locks = LOCKS.get() - 1;
-        LOCKS.set(locks);
-        if locks == 0 && IS_LATER.get() {
+        let locks = LOCKS.with(Cell::get) - 1;
+        LOCKS.with(|held| held.set(locks));
+        if locks == 0 && IS_LATER.with(Cell::get) {
             run_later();
         }
     }
@@ -58,7 +59,7 @@ impl Drop for Locked {
 /// Runs the postponed notifications. They may take locks, and postpone more notifications.
 #[cold]
 fn run_later() {
-    while LOCKS.get() == 0 && IS_LATER.replace(false) {
+    while LOCKS.with(Cell::get) == 0 && IS_LATER.with(|later| later.replace(false)) {
         let later = LATER.try_with(RefCell::take).unwrap_or_default();
         later.into_iter().for_each(Later::run);
     }
@@ -72,19 +73,19 @@ fn guarded(f: impl FnOnce()) {
 
 /// Wakes a task: at once if no lock is held, otherwise after the last one is released.
 pub(crate) fn wake(waker: Waker) {
-    if LOCKS.get() == 0 { guarded(|| waker.wake()) } else { put_off(Later::Wake(waker)) }
+    if LOCKS.with(Cell::get) == 0 { guarded(|| waker.wake()) } else { put_off(Later::Wake(waker)) }
 }
 
 /// Runs a function that may wake tasks: at once if no lock is held, otherwise after the last one is released.
 pub(crate) fn run(f: impl FnOnce() + 'static) {
-    if LOCKS.get() == 0 { guarded(f) } else { put_off(Later::Run(Box::new(f))) }
+    if LOCKS.with(Cell::get) == 0 { guarded(f) } else { put_off(Later::Run(Box::new(f))) }
 }
 
 fn put_off(later: Later) {
     let mut later = Some(later);
     let _ = LATER.try_with(|all| all.borrow_mut().extend(later.take()));
     match later {
-        None => IS_LATER.set(true),
+        None => IS_LATER.with(|later| later.set(true)),
         // The thread is ending, and its thread-local storage is gone.
         Some(later) => later.run(),
     }

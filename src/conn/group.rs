@@ -3,12 +3,10 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use slab::Slab;
-use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 
 use crate::conn::control::{Control, Group, Membership, Observers, WeakControl, draining};
@@ -16,6 +14,8 @@ use crate::conn::time::{after, until};
 use crate::core::drain::DrainReport;
 use crate::core::outcome::{Outcome, OutcomeCounts};
 use crate::policy::Policy;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notify};
 
 /// A group of connections that end together: the connections of one or several [`Listener`](crate::Listener)s, and
 /// others that have [joined](Self::join). A service is stopped through this handle. It is cheap to clone, and any task

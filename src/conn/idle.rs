@@ -3,8 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -16,6 +15,8 @@ use crate::conn::waiting::park;
 use crate::core::stall::{Leaving, Stall};
 use crate::error::Phase;
 use crate::policy::Policy;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Records that the other half has ended. A half that is already waiting at that moment is woken, so that its half-open
 /// timer starts.

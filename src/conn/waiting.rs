@@ -1,9 +1,10 @@
 //! The tasks that wait on a socket or a stream.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Waker};
 
 use crate::conn::after_unlock;
+use crate::sync::Mutex;
 
 /// The tasks that wait on a socket or a stream. An abort wakes them.
 #[derive(Default)]

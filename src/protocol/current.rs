@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::sync::thread_local;
+
 thread_local! {
     /// The connection whose input is being delivered, identified by the address of the state that it shares with its
     /// handles; 0 if there is none.
@@ -17,9 +19,9 @@ type Task = Box<dyn FnOnce()>;
 /// Delivers input to the protocol of the connection with this address. Bytes that are written to that connection
 /// during the call, also through its handle, count as answers (rule: write-10).
 pub(super) fn answering<R>(connection: usize, deliver: impl FnOnce() -> R) -> R {
-    let before = ANSWERING.replace(connection);
+    let before = ANSWERING.with(|answering| answering.replace(connection));
     let result = deliver();
-    ANSWERING.set(before);
+    ANSWERING.with(|answering| answering.set(before));
     result
 }
 

@@ -1,16 +1,15 @@
 //! The state that a connection's task shares with its handles: commands to the task, and counts from it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
-
-use tokio::sync::Notify;
 
 use super::current;
 use super::guard::catch;
 use crate::conn::control::{Closing, Control, Watcher};
 use crate::conn::waiting::park;
 use crate::error::Reason;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notify};
 
 /// The state that a connection's task and its handles share. `T` is the type on which the task carries out commands.
 pub(super) struct HandleState<T: ?Sized> {

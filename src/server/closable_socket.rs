@@ -8,8 +8,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use slab::Slab;
@@ -18,6 +17,8 @@ use tokio::task::coop::has_budget_remaining;
 
 use super::listening_socket::Listens;
 use crate::conn::group::{Arriving, DrainGroup, Drainable};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 pub(super) struct ClosableSocket<S: Listens> {
     state: Mutex<State<S>>,

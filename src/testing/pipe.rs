@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::sync::Mutex;
 
 /// One end of a connection in memory. Shutting it down sends FIN. Dropping it without a shutdown sends RST, which ends
 /// both directions. It holds no lock while it wakes a task.

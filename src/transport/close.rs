@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use crate::core::linger::{Linger, Next, PeerState};
 use crate::core::report::{CloseLimit, CloseReport};
 use crate::core::stall::Stall;
 use crate::error::{Phase, Reason};
+use crate::sync::Mutex;
 use crate::transport::Transport;
 use crate::transport::exclusive::Exclusive;
 use crate::transport::layer::{Discard, TOKEN, poll_budget, poll_write_some};

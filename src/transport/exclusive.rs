@@ -1,8 +1,9 @@
 //! The only reference to a transport, inside a future that must be `Sync`.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
+use crate::sync::Mutex;
 use crate::transport::Transport;
 
 /// A transport that only the owner of this reference uses. A shared `&Exclusive` gives no access to the transport, so

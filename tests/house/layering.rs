@@ -10,7 +10,7 @@ use crate::source::{Source, files};
 /// The levels, lowest first. A folder (or a file at the top of src/) imports from the levels below its own only: not
 /// from above, and not from another one of its level.
 const LEVELS: [(&str, &[&str]); 13] = [
-    ("a peer's text, made safe to print", &["escape"]),
+    ("a peer's text, made safe to print; locks and atomic counters", &["escape", "sync"]),
     ("addresses; the fields of certificates", &["address", "certificate"]),
     ("the PROXY header", &["proxy"]),
     ("errors, and reasons of an end", &["error"]),

@@ -2,15 +2,15 @@
 //! Then it is counted under the outcome that is known at that time.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 
-use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 
 use super::{Control, Inner};
 use crate::core::outcome::Outcome;
 use crate::error::Reason;
+use crate::sync::Notify;
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// A handle that does not keep the shared state alive.
 pub(crate) struct WeakControl(Weak<Inner>);

@@ -21,10 +21,7 @@ mod watcher;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-
-use tokio::sync::Notify;
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 pub(crate) use self::bottom::Bottom;
 pub use self::busy::Busy;
@@ -47,6 +44,8 @@ use crate::core::facts::SessionFacts;
 use crate::core::report::CloseReport;
 use crate::error::{Error, Phase, Reason};
 use crate::policy::Policy;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Mutex, Notify};
 
 /// A handle to a connection. It is cheap to clone, and any task or thread may use it while other tasks use the
 /// connection. It keeps no socket open: when the connection has ended, its socket is closed, even if handles remain

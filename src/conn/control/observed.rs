@@ -1,8 +1,7 @@
 //! Reports the events of a connection to its observers, in order (rule: observe-1).
 
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -13,6 +12,8 @@ use crate::conn::after_unlock;
 use crate::core::facts::SessionFacts;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The state of a connection that has observers.
 pub(super) struct Observed {

@@ -1,14 +1,15 @@
 //! State that only few connections need, or that is needed only at the end. It has a separate allocation, so that an
 //! idle connection is small.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use super::Control;
 use super::observed::Observed;
 use super::traits::BENEATH;
 use crate::core::report::CloseReport;
 use crate::error::Reason;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Made when the first of its fields is needed.
 #[derive(Default)]

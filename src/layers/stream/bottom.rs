@@ -1,16 +1,16 @@
 //! The parts of a stream that a [`Control`] can access: the tasks that wait on it, and a stream that its owner has
 //! handed over.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Notify;
 
 use super::Stream;
 use crate::conn::control::{Bottom, Closing, Control, PeerCred};
 use crate::conn::idle::{IdleTimer, StallTimer};
 use crate::conn::time::{after, until};
 use crate::conn::waiting::Waiting;
+use crate::sync::{Mutex, Notify};
 use crate::transport::Transport;
 use crate::transport::close::Close;
 

@@ -4,8 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Waker};
 
 use tokio::net::TcpStream;
@@ -20,6 +19,8 @@ use crate::conn::socket;
 use crate::core::delivery::Pending;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::transport::close::Close;
 
 /// The socket that the two halves share. Each read and write uses only the first fields.

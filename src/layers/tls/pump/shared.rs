@@ -1,8 +1,7 @@
 //! The pump under its lock, and the waker that pumps.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
 
 use super::{LayerEnd, Pump};
@@ -11,6 +10,8 @@ use crate::conn::control::{Closing, Control, Controlled, Watcher};
 use crate::core::catch::catch;
 use crate::core::session::Session;
 use crate::error::Reason;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
 

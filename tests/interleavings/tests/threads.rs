@@ -1,0 +1,255 @@
+//! Connections that several threads use, in many orders of these threads. A lost wake-up leaves a thread that waits
+//! forever: the checker then reports a deadlock. The clock stands still, and no policy has a time limit.
+//!
+//! shuttle changes threads at each lock and each atomic operation of this crate. It treats every atomic operation as
+//! sequentially consistent, so it does not find an `Ordering` that is too weak.
+
+use std::io;
+use std::sync::{Arc, LazyLock};
+
+use bowline::protocol::{CallbackResult, Conn, Protocol, Runner};
+use bowline::testing::{Pipe, pipe, shared_pki};
+use bowline::{
+    Address, ClientTls, DrainGroup, Policy, Reason, ServerTls, Split, Stream, TlsConnection, Transport, Watermarks,
+};
+use shuttle::future::block_on;
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::thread;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Calls `test` this many times with random orders, and as many times with orders that have few changes of threads
+/// (PCT). `BOWLINE_ORDERS` multiplies both.
+fn in_many_orders(orders: usize, test: impl Fn() + Send + Sync + 'static) {
+    LazyLock::force(&TLS);
+    // A timer needs a runtime with a clock. It never fires.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let _inside = runtime.enter();
+    let times = std::env::var("BOWLINE_ORDERS").map_or(1, |times| times.parse().unwrap());
+    let test = Arc::new(test);
+    let config = || {
+        let mut config = shuttle::Config::new();
+        (config.stack_size, config.silence_warnings) = (1 << 20, true);
+        config
+    };
+    let again = Arc::clone(&test);
+    let random = shuttle::Runner::new(RandomScheduler::new(orders * times), config()).run(move || again());
+    let pct = shuttle::Runner::new(PctScheduler::new(4, orders * times), config()).run(move || test());
+    println!("{} orders", random + pct);
+}
+
+static TLS: LazyLock<(ClientTls, ServerTls)> = LazyLock::new(|| (shared_pki().client_tls(), shared_pki().server_tls()));
+
+fn policy() -> Policy {
+    Policy::default().handshake_timeout(None).close_timeout(None).idle_timeout(None).half_open_timeout(None)
+}
+
+fn streams(capacity: usize, policy: Policy) -> [Stream<Pipe>; 2] {
+    let (a, b) = pipe(capacity);
+    let policy = Arc::new(policy);
+    [a, b].map(|end| {
+        let name = || Address::Other("memory".into());
+        Stream::with(end, name(), name(), Arc::clone(&policy)).wakes_unlocked().delivers_at_once()
+    })
+}
+
+fn sessions(capacity: usize) -> [TlsConnection<Stream<Pipe>>; 2] {
+    let [client, server] = streams(capacity, policy());
+    let accepting = thread::spawn(move || block_on(TlsConnection::accept(server, &TLS.1)).unwrap());
+    let client = block_on(TlsConnection::connect(client, &TLS.0, "localhost")).unwrap();
+    [client, accepting.join().unwrap()]
+}
+
+/// Four threads use the halves of two sessions, over a layer that is full most of the time. So each pump is driven by
+/// its reader, by its writer, and by the waker that the other side calls.
+#[test]
+fn the_pump_loses_no_wake_up() {
+    in_many_orders(150, || {
+        let [client, server] = sessions(300);
+        let ((mut from_server, mut to_server), (mut from_client, mut to_client)) =
+            (client.into_split(), server.into_split());
+        let writing = thread::spawn(move || {
+            block_on(async {
+                to_server.write_all(&[1; 900]).await.unwrap();
+                to_server.write_all(&[2; 500]).await.unwrap();
+                to_server.shutdown().await.unwrap();
+            });
+        });
+        let answering = thread::spawn(move || {
+            block_on(async {
+                to_client.write_all(&[3; 700]).await.unwrap();
+                to_client.shutdown().await.unwrap();
+            });
+        });
+        let reading = thread::spawn(move || {
+            let mut all = Vec::new();
+            block_on(from_server.read_to_end(&mut all)).unwrap();
+            assert_eq!(all, [3; 700]);
+        });
+        let mut all = Vec::new();
+        block_on(from_client.read_to_end(&mut all)).unwrap();
+        assert_eq!(all, [[1; 900].as_slice(), &[2; 500]].concat());
+        [writing, answering, reading].into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// An abort from another thread ends a read and a write, whether or not they wait already.
+#[test]
+fn an_abort_wakes_both_halves() {
+    in_many_orders(150, || {
+        let [client, server] = sessions(300);
+        let control = client.control();
+        let (mut read, mut write) = client.into_split();
+        let reading = thread::spawn(move || block_on(read.read(&mut [0; 10])).unwrap_err());
+        let writing = thread::spawn(move || {
+            block_on(async {
+                loop {
+                    if let Err(error) = write.write_all(&[1; 500]).await {
+                        return error;
+                    }
+                }
+            })
+        });
+        control.abort();
+        let errors: [io::Error; 2] = [reading.join().unwrap(), writing.join().unwrap()];
+        for error in errors {
+            assert!(matches!(bowline::Error::from(error), bowline::Error::Ended(Reason::Aborted)));
+        }
+        drop(server);
+    });
+}
+
+/// A close from another thread ends a read and a write, and ends the connection in order.
+#[test]
+fn a_close_by_another_thread_ends_in_order() {
+    in_many_orders(150, || {
+        let [client, server] = sessions(2_000);
+        let control = client.control();
+        let (mut read, mut write) = client.into_split();
+        let reading = thread::spawn(move || block_on(read.read(&mut [0; 10])).unwrap_err());
+        let writing = thread::spawn(move || block_on(write.write_all(&[1; 100])).is_ok());
+        let peer = thread::spawn(move || {
+            let mut server = server;
+            let mut all = Vec::new();
+            let end = block_on(server.read_to_end(&mut all)).map(|_| all.len());
+            (end, block_on(server.close()))
+        });
+        let report = block_on(control.close());
+        let (end, theirs) = peer.join().unwrap();
+        assert!(report.is_clean() && theirs.is_clean(), "{report:?} {theirs:?}");
+        // A write that was accepted has arrived.
+        let written = if writing.join().unwrap() { 100 } else { 0 };
+        assert_eq!(end.unwrap(), written);
+        assert!(matches!(bowline::Error::from(reading.join().unwrap()), bowline::Error::Ended(Reason::Closed)));
+    });
+}
+
+/// Connections leave a group, join it, and wait for its drain, while it drains.
+#[test]
+fn a_drain_waits_for_every_member_and_for_no_other() {
+    in_many_orders(400, || {
+        let group = DrainGroup::new();
+        let [member, other] = streams(100, policy());
+        let [late, last] = streams(100, policy());
+        assert!(group.join(&member.control()) && group.join(&other.control()));
+        let leaving = thread::spawn(move || drop(member));
+        let closing = thread::spawn(move || {
+            let control = other.control();
+            block_on(control.draining());
+            drop(other);
+        });
+        let joining = {
+            let group = group.clone();
+            thread::spawn(move || {
+                let control = late.control();
+                assert!(group.join(&control));
+                block_on(control.draining());
+                drop(late);
+            })
+        };
+        let also_draining = {
+            let group = group.clone();
+            thread::spawn(move || block_on(group.drain(None)))
+        };
+        let report = block_on(group.drain(None));
+        let second = also_draining.join().unwrap();
+        [leaving, closing, joining].into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(group.connections(), 0);
+        // `other` ends only after the drain has begun. The two others may end before it, or join after it.
+        for report in [report, second] {
+            assert!((1..=3).contains(&report.total()) && report.cut_off == 0, "{report:?}");
+        }
+        drop(last);
+    });
+}
+
+struct Sink;
+
+impl Protocol for Sink {
+    fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
+        Ok(data.len())
+    }
+}
+
+/// Handles write from two threads, wait for space, and close: the task gets every command, and every waiting thread
+/// continues.
+#[test]
+fn a_mailbox_loses_no_command() {
+    in_many_orders(300, || {
+        let [ours, mut theirs] = streams(60, policy().watermarks(Watermarks::new(20, 100)));
+        let runner = Runner::new(Sink, ours);
+        let handle = runner.handle();
+        let running = thread::spawn(move || block_on(runner.run()));
+        let reading = thread::spawn(move || {
+            let mut all = Vec::new();
+            block_on(theirs.read_to_end(&mut all)).unwrap();
+            block_on(theirs.close());
+            all
+        });
+        let writing = [1, 2].map(|byte| {
+            let handle = handle.clone();
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    handle.write([byte; 50]);
+                    block_on(handle.writable()).unwrap();
+                }
+            })
+        });
+        writing.into_iter().for_each(|thread| thread.join().unwrap());
+        handle.close();
+        let reason = block_on(handle.lost());
+        let report = running.join().unwrap();
+        let all = reading.join().unwrap();
+        assert!(report.is_clean(), "{report:?} {reason:?}");
+        for byte in [1, 2] {
+            assert_eq!(all.iter().filter(|got| **got == byte).count(), 150);
+        }
+    });
+}
+
+/// An abort, a write and a command meet the end of the task.
+#[test]
+fn a_handle_survives_the_end_of_its_task() {
+    in_many_orders(300, || {
+        let [ours, theirs] = streams(60, policy());
+        let runner = Runner::new(Sink, ours);
+        let (handle, control) = (runner.handle(), runner.handle().control().clone());
+        let running = thread::spawn(move || block_on(runner.run()));
+        let waiting = {
+            let handle = handle.clone();
+            thread::spawn(move || block_on(handle.lost()))
+        };
+        let writing = {
+            let handle = handle.clone();
+            thread::spawn(move || {
+                handle.write([1; 200]);
+                let _ = block_on(handle.writable());
+            })
+        };
+        control.abort();
+        let report = running.join().unwrap();
+        assert!(!report.is_clean());
+        assert!(matches!(waiting.join().unwrap(), Reason::Aborted));
+        writing.join().unwrap();
+        drop(theirs);
+    });
+}
