@@ -2,6 +2,8 @@
 
 mod crypto;
 mod files;
+#[cfg(feature = "stream")]
+mod follow;
 mod key;
 mod set;
 mod ticket;
