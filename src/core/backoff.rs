@@ -139,6 +139,15 @@ mod tests {
         assert!(all.iter().any(|wait| *wait < Duration::from_secs(30)));
     }
 
+    /// The first numbers of SplitMix64 with this seed, as its author's program prints them.
+    #[test]
+    fn the_random_numbers_are_those_of_splitmix64() {
+        let mut backoff = Backoff::new().seed(1_234_567);
+        for number in [6_457_827_717_110_365_317_u64, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423] {
+            assert_eq!(backoff.chance(), number as f64 / u64::MAX as f64);
+        }
+    }
+
     /// rule: retry-1
     #[test]
     fn no_number_of_waits_and_no_choice_is_too_much() {

@@ -209,6 +209,20 @@ fn an_error_names_the_kind_of_an_unsupported_key() {
             said(server.chain_pem(), format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n"));
         assert!(told.starts_with("line 1: ") && told.contains(kind), "{kind}: {told}");
     }
+    // RFC 5915 and RFC 8017: the older formats, which name their kind in the PEM.
+    for (label, base64, kind) in [
+        ("EC", "MB4CAQEEEAAAAAAAAAAAAAAAAAAAAACgBwYFK4EEAAo=", "an EC key on secp256k1"),
+        ("EC", "MBUCAQEEEAAAAAAAAAAAAAAAAAAAAAA=", "an EC key without its curve"),
+        (
+            "RSA",
+            "MEYCAQACQQCAAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB",
+            "an RSA key of 512 bits",
+        ),
+    ] {
+        let pem = format!("-----BEGIN {label} PRIVATE KEY-----\n{base64}\n-----END {label} PRIVATE KEY-----\n");
+        let told = said(server.chain_pem(), pem);
+        assert!(told.starts_with("line 1: ") && told.contains(kind), "{kind}: {told}");
+    }
 }
 
 /// rule: secure-12

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use rustls::crypto::CryptoProvider;
 
 use super::ticket::{Crypto, open, seal};
+use super::wrap::WrapKey;
 use super::{TicketKey, TicketKeySet, TicketKeys};
 use crate::core::engine::library::Library;
 
@@ -209,4 +210,23 @@ fn the_age_is_that_of_the_key_that_seals() {
     assert_eq!(keys.age().unwrap().as_secs() / 3600, 9);
     assert!(!keys.replace(set([key(2).made(ago(1))])));
     assert!(keys.replace(set([key(3)])) && keys.age().is_none());
+}
+
+#[test]
+fn a_file_of_a_wrap_key_has_32_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrap");
+    let read = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        WrapKey::from_file(&path)
+    };
+    assert_eq!(format!("{:?}", read(&[7; 32]).unwrap()), "WrapKey");
+    for len in [0, 31, 33] {
+        let error = read(&vec![7; len]).unwrap_err().to_string();
+        assert!(error.starts_with(path.to_str().unwrap()), "{error}");
+        assert!(error.ends_with(&format!("has 32 random bytes (`openssl rand 32`), not {len}")), "{error}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let error = WrapKey::from_file(&path).unwrap_err().to_string();
+    assert!(error.starts_with(path.to_str().unwrap()), "{error}");
 }

@@ -60,6 +60,10 @@ fn bytes_that_are_no_hello_get_an_error_that_says_what_came() {
     let failed = |bytes: &[u8]| read(bytes).unwrap_err();
     let http = failed(b"GET / HTTP/1.1\r\n");
     assert_eq!(http.not_tls.as_ref().and_then(|not_tls| not_tls.protocol()), Some("HTTP"));
+    // The type of a record or the version of TLS alone is not enough.
+    for bytes in [&[22, 4][..], &[19, 3], &[25, 3], &[25]] {
+        assert!(failed(bytes).not_tls.is_some(), "{bytes:?}");
+    }
     let alert = failed(&[21, 3, 1, 0, 2, 1, 0]);
     assert!(matches!(alert.error, Error::InappropriateMessage { .. }), "{alert:?}");
     let finished = failed(&[22, 3, 1, 0, 4, 20, 0, 0, 0]);
