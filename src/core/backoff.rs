@@ -135,6 +135,7 @@ mod tests {
         assert_eq!(waits(Backoff::new().seed(7)), waits(Backoff::new().seed(7)));
         assert_ne!(waits(Backoff::new().seed(7)), waits(Backoff::new().seed(8)));
         assert_ne!(waits(Backoff::new()), waits(Backoff::new()));
+        assert_eq!(waits(Backoff::new().jitter(0.0))[..3], [1, 2, 4].map(Duration::from_secs));
         let all = waits(Backoff::new().seed(7).jitter(1.0));
         assert!(all.iter().any(|wait| *wait < Duration::from_secs(30)));
     }

@@ -90,11 +90,12 @@ fn a_request_of_xmpp_may_have_an_end_tag() {
 #[test]
 fn a_client_refuses_tags_and_codes_in_the_wrong_place() {
     let offer = Say(b"<stream:stream><stream:features><starttls/></stream:features>");
-    let cases: [(&str, &[Do]); 10] = [
+    let cases: [(&str, &[Do]); 11] = [
         ("xmpp", &[Say(b"<stream:stream><stream:error>")]),
         ("xmpp", &[Say(b"<?xml version='1.0'?><?xml version='1.0'?>")]),
         ("xmpp", &[Say(b"<stream:stream><stream:features><!DOCTYPE a>")]),
         ("xmpp", &[Say(b"<stream:stream><stream:features><a>text<?b?>")]),
+        ("xmpp", &[Say(b"<stream:stream><stream:features>text<starttls/>")]),
         ("xmpp", &[offer, Say(b"<success/>")]),
         ("xmpp", &[offer, Say(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'><a/>")]),
         ("smtp", &[Say(b"354 go\r\n")]),
@@ -132,6 +133,8 @@ fn the_lengths_of_postgres_and_mysql_have_limits() {
         ("mysql", packet(32, 2, 0), None),
         ("mysql", packet(8192, 1, 0), Some(b"\x18")),
         ("mysql", packet(8193, 1, 0), None),
+        // A length of which only the two lower bytes are valid.
+        ("mysql", [&[32, 0, 1, 1, 0, 8, 0, 0][..], &[0; 28]].concat(), None),
     ] {
         let mut server = Side::server(dialogue);
         server.said.clear();
