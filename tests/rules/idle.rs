@@ -218,9 +218,12 @@ async fn the_last_bytes_that_the_peer_takes_count_as_traffic() {
             // One check, after 10 seconds, finds bytes that our system holds. The peer takes all of them before the
             // next check.
             sleep(SECOND * 18).await;
-            tokio::time::resume();
+            // While a blocking task runs, the paused clock stands still, also if the reads have to wait.
+            let (done, is_done) = std::sync::mpsc::channel::<()>();
+            let holds_the_clock = tokio::task::spawn_blocking(move || is_done.recv().is_err());
             b.read_exact(&mut vec![0; taken]).await.unwrap();
-            tokio::time::pause();
+            drop(done);
+            assert!(holds_the_clock.await.unwrap());
             sleep(SECOND * 8).await;
             assert!(!reading.is_finished(), "idle since the check at 10 seconds");
             b.write_all(b"x").await.unwrap();
