@@ -55,6 +55,9 @@ impl TcpReadHalf {
             ready!(poll_budget(cx));
             return Poll::Ready(self.at_end());
         };
+        if self.socket.closes {
+            shared.park_closer(cx);
+        }
         let result = match poll_recv(shared, cx, buf) {
             Poll::Ready(Ok(n)) if n > 0 => {
                 self.socket.timer.reset();
@@ -76,10 +79,14 @@ impl TcpReadHalf {
     /// Registers the waiting task, unless a layer above does. Returns whether a [`Control::close`] has ended the half
     /// meanwhile: the close may have come too early to wake this task.
     fn waits_on(&self, cx: &mut Context<'_>) -> bool {
-        if let Some(shared) = self.socket.shared.as_ref().filter(|shared| !shared.is_beneath()) {
-            shared.socket.park(READER, cx);
+        let Some(shared) = self.socket.shared.as_ref().filter(|shared| !shared.is_beneath()) else { return false };
+        shared.socket.park(READER, cx);
+        let is_closed = self.socket.control.is_touched() && self.socket.is_closed_elsewhere();
+        if is_closed {
+            // This task may have registered with the socket in place of the task of the close.
+            shared.wake_closer();
         }
-        self.socket.control.is_touched() && self.socket.is_closed_elsewhere()
+        is_closed
     }
 
     /// Whether the half has ended for the application, although bytes may still come.
@@ -279,5 +286,41 @@ impl AsyncBufRead for TcpReadHalf {
 
     fn consume(mut self: Pin<&mut Self>, n: usize) {
         self.inbox.consume(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::layers::tcp::TcpConnection;
+    use crate::policy::Policy;
+    use crate::transport::split::Split;
+
+    /// A socket keeps one task for each direction. Here, a reader in another thread finds nothing to read, then a close
+    /// begins and waits for the peer, and then the reader registers its task in place of the close's.
+    ///
+    /// rule: close-16
+    #[tokio::test]
+    async fn a_reader_that_registers_late_wakes_the_close() {
+        let (ours, mut peer) = crate::testing::raw_tcp_pair().await.unwrap();
+        let policy = Policy::default().close_timeout(None);
+        let (reader, _writer) = TcpConnection::new(ours, policy).unwrap().into_split();
+        let control = reader.control_ref().clone();
+        let closing = tokio::spawn(async move { control.close().await });
+        assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(poll_recv(reader.socket.shared.as_ref().unwrap(), cx, &mut ReadBuf::new(&mut [0])).is_pending());
+        assert!(reader.waits_on(cx));
+        peer.write_all(b"unread").await.unwrap();
+        drop(peer);
+        let report = tokio::time::timeout(Duration::from_secs(20), closing).await.expect("the close ends").unwrap();
+        assert!(report.is_clean(), "{report}");
     }
 }
