@@ -459,7 +459,7 @@ fn play(input: &[u8], is_express: bool) -> Seen {
         (true, _, _) => 0,
     };
     let is_harmless =
-        plan.iter().all(|op| op.is_harmless(&kind)) && meddling > 7 && !(kind.is_resealed && !extra.is_empty());
+        plan.iter().all(|op| op.is_harmless(&kind)) && meddling > 7 && (!kind.is_resealed || extra.is_empty());
     let (mut wire, mut plan) = (Vec::new(), Some(plan));
     for flight in 0..=flights {
         owner.transmit(usize::MAX, &mut peer);

@@ -194,9 +194,9 @@ fn play(input: &[u8], is_express: bool) -> Seen {
     if kind & 4 != 0 {
         settle(&mut sides);
         // One half, or both, may end before anything else.
-        for n in 0..2 {
+        for (n, side) in sides.iter_mut().enumerate() {
             if kind >> 4 >> n & 1 == 1 {
-                sides[n].session.close_write();
+                side.session.close_write();
             }
         }
         settle(&mut sides);
