@@ -3,6 +3,7 @@
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::task::Waker;
 
 use tokio::sync::futures::Notified;
 use tokio::task::coop::consume_budget;
@@ -10,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{CLOSE_ASKED, Control, Watcher};
 use crate::conn::after_unlock;
+use crate::conn::waiting::park;
 use crate::core::report::CloseReport;
 use crate::core::stall::Stall;
 use crate::error::{Phase, Reason};
@@ -174,6 +176,21 @@ impl Control {
     pub(crate) fn report_without_close(&self) -> CloseReport {
         let unclosed = || CloseReport { unacknowledged: self.unacknowledged(), ..CloseReport::of(self.reason()) };
         self.kept_report().cloned().unwrap_or_else(unclosed)
+    }
+
+    /// Notes the task of a [`close`](Self::close), before it registers with the socket.
+    pub(crate) fn park_closer(&self, waker: &Waker) {
+        park(&self.make_rare().closer, |task| task, waker);
+    }
+
+    /// Called after another task has registered with the socket, which keeps one task for each direction: the task of
+    /// the close has to register again.
+    pub(crate) fn wake_closer(&self) {
+        let Some(rare) = self.rare() else { return };
+        let closer = rare.closer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(closer) = closer {
+            after_unlock::wake(closer);
+        }
     }
 
     /// Whether [`close`](Self::close) was called: the application can no longer use the connection.

@@ -2,6 +2,7 @@
 //! idle connection is small.
 
 use std::sync::OnceLock;
+use std::task::Waker;
 
 use super::Control;
 use super::observed::Observed;
@@ -20,6 +21,8 @@ pub(super) struct Rare {
     pub(super) noted: OnceLock<Reason>,
     /// The error of the system that ended the socket, unless it was a reset.
     pub(super) failed: OnceLock<Reason>,
+    /// The task of a close by a handle, while it waits on the socket.
+    pub(super) closer: Mutex<Option<Waker>>,
     pub(super) ended: OnceLock<Box<CloseReport>>,
     /// The report of a connection that ended without a close.
     pub(super) unclosed: OnceLock<Box<CloseReport>>,

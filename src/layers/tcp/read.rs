@@ -56,7 +56,7 @@ impl TcpReadHalf {
             return Poll::Ready(self.at_end());
         };
         if self.socket.closes {
-            shared.park_closer(cx);
+            self.socket.control.park_closer(cx.waker());
         }
         let result = match poll_recv(shared, cx, buf) {
             Poll::Ready(Ok(n)) if n > 0 => {
@@ -84,7 +84,7 @@ impl TcpReadHalf {
         let is_closed = self.socket.control.is_touched() && self.socket.is_closed_elsewhere();
         if is_closed {
             // This task may have registered with the socket in place of the task of the close.
-            shared.wake_closer();
+            self.socket.control.wake_closer();
         }
         is_closed
     }

@@ -11,13 +11,11 @@ use tokio::net::TcpStream;
 
 use super::TcpConnection;
 use super::calls::Calls;
-use crate::conn::after_unlock;
 use crate::conn::control::{Bottom, Closing, Control};
 use crate::conn::idle::HalfOpen;
 use crate::conn::lost_socket::error_of;
 use crate::conn::shared_socket::{self, SharedSocket, SocketRef};
 use crate::conn::socket;
-use crate::conn::waiting::park;
 use crate::core::delivery::Pending;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
@@ -47,8 +45,6 @@ pub(super) struct SharedTcp {
     /// The peer has ended its half, in this layer or in one above.
     pub(super) fin_received: HalfOpen,
     watch: Mutex<Watch>,
-    /// The task of a [`Control::close`] that waits for the peer's end.
-    closer: Mutex<Option<Waker>>,
 }
 
 /// Detects an error of the socket, for the tasks that wait for the loss of the connection. Holds the socket, and is
@@ -125,20 +121,6 @@ impl SharedTcp {
                 self.control.note_failure(&Reason::from_io(io::Error::from_raw_os_error(code), Phase::Open));
             }
         })
-    }
-
-    /// Notes the task of a [`Control::close`], before it registers with the socket.
-    pub(super) fn park_closer(&self, cx: &Context<'_>) {
-        park(&self.closer, |task| task, cx.waker());
-    }
-
-    /// Called after another task has registered with the socket, which keeps one task for each direction: the task of
-    /// the close has to register again.
-    pub(super) fn wake_closer(&self) {
-        let closer = self.closer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(closer) = closer {
-            after_unlock::wake(closer);
-        }
     }
 
     /// Called when a half was lost. Only the topmost layer knows which reason of the connection follows from this.
@@ -251,7 +233,6 @@ impl SocketShare {
             lingers: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             watch: Mutex::new(Watch::Idle),
-            closer: Mutex::new(None),
         });
         if resets_when_killed {
             shared.reset_when_killed();
