@@ -1,5 +1,6 @@
 //! Files that are replaced while they are read.
 
+use std::cell::Cell;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,6 +8,7 @@ use tempfile::TempDir;
 
 use super::identities::volume;
 use crate::config::ServerTls;
+use crate::config::volume::{Reading, Volumes};
 use crate::testing::pki::Pki;
 
 /// rule: reload-4
@@ -94,4 +96,27 @@ impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }
+}
+
+/// The first attempt empties the pipe, so opening it again could wait forever.
+///
+/// rule: reload-6
+#[test]
+fn a_pipe_is_not_opened_again_if_its_volume_changes_at_the_first_reading() {
+    let pki = Pki::new();
+    let dir = TempDir::new().unwrap();
+    volume(dir.path(), "..0", &pki.server(&["a.example"]));
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let attempts = Cell::new(0);
+    let last = Volumes::read(Reading::First, |volumes| {
+        attempts.set(attempts.get() + 1);
+        volumes.place(&dir.path().join("tls.crt"));
+        if attempts.get() == 1 {
+            volume(dir.path(), "..1", &pki.server(&["b.example"]));
+            volumes.note_failure();
+        }
+        volumes.check(&pipe)
+    });
+    assert!(attempts.get() == 2 && last.unwrap_err().to_string().starts_with("it is a pipe"));
 }
