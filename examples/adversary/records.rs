@@ -5,7 +5,7 @@ use std::time::Duration;
 use bowline::rustls::ContentType;
 use bowline::testing::peer::RawTls;
 
-/// What a hostile peer does.
+/// An attack of a hostile peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attack {
     Empty,

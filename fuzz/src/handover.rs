@@ -314,8 +314,8 @@ struct Seen {
     received: Vec<u8>,
     ends: [String; 2],
     secured: usize,
-    /// What we have written, and what the peer has read of it. Compared only if both engines have accepted the same:
-    /// this depends on the length of their records.
+    /// The bytes that we have written, and those of them that the peer has read. They are compared only if both engines
+    /// have accepted the same number, which depends on the length of their records.
     written: (Vec<u8>, Vec<u8>),
     is_closed: bool,
     /// Whether we have answered a KeyUpdate. An answer may be left out before a failure.

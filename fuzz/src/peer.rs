@@ -35,8 +35,8 @@ pub struct Seen {
     pub garbage: Option<Error>,
 }
 
-/// What the peer does to the messages of its last flight (TLS 1.3): it adds bytes after Finished, and seals
-/// everything in records that end at other places.
+/// The changes that the peer makes to its last flight (TLS 1.3): it adds bytes after Finished, and seals all messages
+/// in records that end at other places.
 #[derive(Debug, Default, Clone)]
 pub struct Reseal {
     pub extra: Vec<u8>,

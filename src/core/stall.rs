@@ -42,7 +42,7 @@ pub struct Leaving {
     last: Option<Held>,
 }
 
-/// What the last check has found.
+/// The two counts at the time of the last check.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     left: u64,
