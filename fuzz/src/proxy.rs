@@ -1,6 +1,7 @@
 //! The PROXY header. The result must not depend on the pieces in which the header arrives, and must be the same after
 //! the header is encoded again.
 
+use bowline::Address;
 use bowline::proxy::{Decoded, ProxyHeader};
 
 use super::text;
@@ -51,7 +52,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "[2001:db8::2]:2".parse::<std::net::SocketAddr>().unwrap(),
     );
     let full = v6.clone().with_alpn(b"h2").with_authority("example.org").with_tlv(5, b"id").with_tlv(0xe0, &[0; 40]);
+    let unix = ProxyHeader::new(Address::Unix(Some("/run/a".into())), Address::UnixAbstract(b"b".to_vec()));
     vec![
+        unix.encode_v2(),
         v4.encode_v1(),
         v6.encode_v1(),
         ProxyHeader::unknown().encode_v1(),

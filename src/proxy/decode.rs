@@ -206,10 +206,23 @@ where
     })
 }
 
-/// A path, filled up with zeros. A path that begins with zero is abstract, and shown with `@`.
+/// A name, filled up with zeros. The name of an abstract socket follows a zero.
 fn unix(bytes: &[u8]) -> Address {
-    let abstract_mark = if bytes[0] == 0 { "@" } else { "" };
-    let path = bytes[abstract_mark.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
-    let path = (!path.is_empty()).then(|| PathBuf::from(format!("{abstract_mark}{}", String::from_utf8_lossy(path))));
-    Address::Unix(path)
+    let until_zero = |bytes: &[u8]| bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+    match bytes {
+        [0, 0, ..] => Address::Unix(None),
+        [0, name @ ..] => Address::UnixAbstract(until_zero(name)),
+        path => Address::Unix(Some(path_of(until_zero(path)))),
+    }
+}
+
+#[cfg(unix)]
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes).into()
+}
+
+/// The paths of other systems are Unicode.
+#[cfg(not(unix))]
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&bytes).into_owned().into()
 }

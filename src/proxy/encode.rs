@@ -7,6 +7,15 @@ use super::tlv::{self, ProxyTls};
 use super::{Command, ProxyHeader, V1_SIGNATURE, V2_FIXED, V2_SIGNATURE};
 use crate::address::Address;
 
+// The families of version 2, each with the protocol (stream).
+const UNSPECIFIED: u8 = 0x00;
+const TCP4: u8 = 0x11;
+const TCP6: u8 = 0x21;
+const UNIX_STREAM: u8 = 0x31;
+
+/// The length of a Unix address.
+const UNIX_NAME: usize = 108;
+
 /// The length of a field with the checksum: the type, the length, and four bytes.
 const CRC_FIELD: usize = 7;
 
@@ -63,8 +72,8 @@ impl ProxyHeader {
         self
     }
 
-    /// The header in version 1. It contains the addresses only: version 1 has no fields, and cannot express that the
-    /// connection is the proxy's own.
+    /// The header in version 1. It contains IP addresses only: version 1 has no addresses of Unix sockets and no fields,
+    /// and cannot express that the connection is the proxy's own.
     pub fn encode_v1(&self) -> Vec<u8> {
         let text = match self.inet() {
             Some((source, destination)) => {
@@ -76,26 +85,15 @@ impl ProxyHeader {
         [V1_SIGNATURE, text.as_bytes(), b"\r\n"].concat()
     }
 
-    /// The header in version 2, with a checksum.
+    /// The header in version 2, with a checksum. The addresses are unspecified if one of them is neither an IP address
+    /// nor that of a Unix socket, if only one is that of a Unix socket, or if the name of such a socket has more than 108
+    /// bytes.
     pub fn encode_v2(&self) -> Vec<u8> {
         let mut all = V2_SIGNATURE.to_vec();
         all.push(if self.is_local() { 0x20 } else { 0x21 });
-        let inet = self.inet();
-        match inet {
-            Some((source, _)) => all.push(if source.is_ipv4() { 0x11 } else { 0x21 }),
-            None => all.push(0x00),
-        }
-        all.extend([0, 0]);
-        if let Some((source, destination)) = inet {
-            for ip in [source.ip(), destination.ip()] {
-                match ip {
-                    IpAddr::V4(ip) => all.extend(ip.octets()),
-                    IpAddr::V6(ip) => all.extend(ip.octets()),
-                }
-            }
-            all.extend(source.port().to_be_bytes());
-            all.extend(destination.port().to_be_bytes());
-        }
+        let (family, addresses) = self.inet_block().or_else(|| self.unix_block()).unwrap_or((UNSPECIFIED, Vec::new()));
+        all.extend([family, 0, 0]);
+        all.extend(addresses);
         // A header that was received has its sender's checksum, which does not fit this one.
         for tlv in self.tlvs().filter(|tlv| tlv.kind != tlv::CRC32C) {
             push(&mut all, tlv.kind, tlv.value);
@@ -107,6 +105,26 @@ impl ProxyHeader {
         let at = all.len() - crc.len();
         all[at..].copy_from_slice(&crc);
         all
+    }
+
+    /// The family and the addresses in version 2.
+    fn inet_block(&self) -> Option<(u8, Vec<u8>)> {
+        let (source, destination) = self.inet()?;
+        let mut addresses = Vec::with_capacity(36);
+        for ip in [source.ip(), destination.ip()] {
+            match ip {
+                IpAddr::V4(ip) => addresses.extend(ip.octets()),
+                IpAddr::V6(ip) => addresses.extend(ip.octets()),
+            }
+        }
+        addresses.extend(source.port().to_be_bytes());
+        addresses.extend(destination.port().to_be_bytes());
+        Some((if source.is_ipv4() { TCP4 } else { TCP6 }, addresses))
+    }
+
+    fn unix_block(&self) -> Option<(u8, Vec<u8>)> {
+        let Command::Proxied { source, destination } = &self.command else { return None };
+        Some((UNIX_STREAM, [unix_name(source)?, unix_name(destination)?].concat()))
     }
 
     /// Both addresses, of one family. An IPv4 address becomes an IPv6 one if the other is of IPv6.
@@ -124,6 +142,18 @@ impl ProxyHeader {
         });
         Some((source, destination))
     }
+}
+
+/// The name of a Unix socket, filled up with zeros. `None` if it is too long, or if this is another address.
+fn unix_name(address: &Address) -> Option<[u8; UNIX_NAME]> {
+    let name = match address {
+        Address::Unix(path) => path.as_ref().map_or(Vec::new(), |path| path.as_os_str().as_encoded_bytes().to_vec()),
+        Address::UnixAbstract(name) => [&[0], &name[..]].concat(),
+        Address::Inet(_) | Address::Other(_) => return None,
+    };
+    let mut filled = [0; UNIX_NAME];
+    filled.get_mut(..name.len())?.copy_from_slice(&name);
+    Some(filled)
 }
 
 fn push(all: &mut Vec<u8>, kind: u8, value: &[u8]) {

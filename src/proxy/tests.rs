@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::{Decoded, ProxyHeader, ProxyTls};
+use crate::address::Address;
 
 /// A header of version 2 with these bytes after the signature.
 fn v2(rest: &[u8]) -> Vec<u8> {
@@ -52,6 +53,27 @@ fn good() -> Vec<(Vec<u8>, Option<Texts>)> {
             Some(("unix:/run/a", "unix:@b")),
         ),
     ]
+}
+
+#[test]
+fn the_names_of_unix_sockets_are_passed_on_as_they_are() {
+    let names = [
+        Address::Unix(None),
+        Address::Unix(Some("/run/a".into())),
+        Address::Unix(Some("a".repeat(108).into())),
+        Address::UnixAbstract(b"b\xff".to_vec()),
+        #[cfg(unix)]
+        Address::Unix(Some(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/run/\xff").into())),
+    ];
+    for (source, destination) in names.iter().flat_map(|source| names.iter().map(move |other| (source, other))) {
+        let header = ProxyHeader::new(source.clone(), destination.clone());
+        let (same, _) = complete(&header.encode_v2());
+        assert_eq!((same.source(), same.destination()), (Some(source), Some(destination)));
+        assert_eq!(complete(&header.encode_v1()).0.source(), None);
+    }
+    for other in [Address::Unix(Some("a".repeat(109).into())), addr("[::1]:1").into(), Address::Other("pipe".into())] {
+        assert_eq!(complete(&ProxyHeader::new(other, names[1].clone()).encode_v2()).0.source(), None);
+    }
 }
 
 #[test]
