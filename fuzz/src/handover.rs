@@ -7,12 +7,14 @@ use std::sync::LazyLock;
 
 use bowline::core::half::{End, RecvHalf, SendHalf};
 use bowline::core::session::{Session, Step};
+use bowline::rustls::server::NoServerSessionStorage;
 use bowline::rustls::{ClientConfig, ServerConfig};
 use bowline::testing::pki::{KeyKind, Pki, Profile};
 use bowline::{ClientTls, Phase, Reason, ServerTls, TlsVersion, Watermarks};
 
 use super::bytes::Bytes;
-use super::peer::{Peer, Reseal, whole_record};
+use super::peer::{Peer, Reseal};
+use super::record::whole_record;
 
 const VERSIONS: [TlsVersion; 2] = [TlsVersion::V1_2, TlsVersion::V1_3];
 const HANDSHAKE: u8 = 22;
@@ -371,6 +373,7 @@ impl Kind {
         let mut config = (*server.config()).clone();
         if !self.is_resumed {
             config.ticketer = std::sync::Arc::new(NoTickets);
+            config.session_storage = std::sync::Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
         config
