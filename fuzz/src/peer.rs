@@ -3,20 +3,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bowline::rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use bowline::rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
-};
+use bowline::rustls::client::UnbufferedClientConnection;
+use bowline::rustls::crypto::cipher::{AeadKey, Iv};
 use bowline::rustls::crypto::tls13::OkmBlock;
-use bowline::rustls::kernel::KernelConnection;
-use bowline::rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use bowline::rustls::server::UnbufferedServerConnection;
 use bowline::rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use bowline::rustls::{
-    ClientConfig, ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, KeyLog, ProtocolVersion,
-    ServerConfig, SupportedCipherSuite,
-};
+use bowline::rustls::{ClientConfig, ContentType, Error, KeyLog, ServerConfig, SupportedCipherSuite};
 
-const HEADER: usize = 5;
+use super::record::{Kernel, Opener, Records, Sealer, whole_record};
+
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 const NEW_SESSION_TICKET: u8 = 4;
@@ -109,14 +104,13 @@ impl Peer {
     /// Seals a record with this content, valid or not, and returns it.
     pub fn seal(&mut self, typ: u8, payload: &[u8]) -> Vec<u8> {
         let State::Open(records) = &mut self.state else { panic!("the handshake is not done") };
-        records.tx.seal(typ.into(), payload)
+        records.seal(typ.into(), payload)
     }
 
     /// Seals with the next key from now on.
     pub fn update_key(&mut self) {
         let State::Open(records) = &mut self.state else { panic!("the handshake is not done") };
-        let (_, secrets) = records.kernel.next(true).expect("only TLS 1.3 has KeyUpdate");
-        records.tx = Sealer { sealer: sealer(records.kernel.suite(), secrets), sealed: 0 };
+        records.update_send_keys().expect("only TLS 1.3 has KeyUpdate");
     }
 
     fn shake(&mut self) {
@@ -198,9 +192,9 @@ impl Peer {
         assert_eq!(suite.aead_alg.key_len(), key.len(), "rustls prefers AES-256");
         expand("key", &mut key);
         expand("iv", &mut iv);
-        let mut opener = suite.aead_alg.decrypter(AeadKey::from(key), Iv::from(iv));
-        let mut sealer = Sealer { sealer: suite.aead_alg.encrypter(AeadKey::from(key), Iv::from(iv)), sealed: 0 };
-        let (mut flight, mut messages, mut opened) = (Vec::new(), Vec::new(), 0);
+        let mut opener = Opener::new(suite.aead_alg.decrypter(AeadKey::from(key), Iv::from(iv)));
+        let mut sealer = Sealer::new(suite.aead_alg.encrypter(AeadKey::from(key), Iv::from(iv)));
+        let (mut flight, mut messages) = (Vec::new(), Vec::new());
         let mut rest = &mut self.output[..];
         while let Some(n) = whole_record(rest) {
             let (record, after) = rest.split_at_mut(n);
@@ -209,9 +203,7 @@ impl Peer {
                 flight.extend_from_slice(record);
                 continue;
             }
-            let message = InboundOpaqueMessage::new(record[0].into(), ProtocolVersion::TLSv1_2, &mut record[HEADER..]);
-            messages.extend_from_slice(opener.decrypt(message, opened).expect("our own record").payload);
-            opened += 1;
+            messages.extend(opener.open(record).expect("our own record").1);
         }
         messages.extend(extra);
         let (first, second) = messages.split_at(cut.min(messages.len()));
@@ -225,10 +217,45 @@ impl Peer {
         let State::Open(records) = &mut self.state else { return };
         while let Some(n) = whole_record(&self.input) {
             let mut record: Vec<u8> = self.input.drain(..n).collect();
-            if let Err(error) = records.open(&mut record, &mut self.seen) {
+            if let Err(error) = self.seen.open(records, &mut record) {
                 self.seen.garbage.get_or_insert(error);
             }
         }
+    }
+}
+
+impl Seen {
+    fn open(&mut self, records: &mut Records, record: &mut [u8]) -> Result<(), Error> {
+        let (typ, payload) = records.open(record)?;
+        self.is_late |= self.is_closed || self.has_alert;
+        match typ {
+            ContentType::ApplicationData => self.data.extend(payload),
+            ContentType::Alert => match *payload {
+                [_, 0] => self.is_closed = true,
+                // The refusal of a renegotiation.
+                [1, _] => {}
+                _ => self.has_alert = true,
+            },
+            ContentType::Handshake => {
+                let mut rest = &payload[..];
+                while let [typ, high, middle, low, after @ ..] = rest {
+                    let len = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
+                    let (body, next) = after.split_at_checked(len).ok_or(Error::DecryptError)?;
+                    rest = next;
+                    match (*typ, &mut records.kernel) {
+                        (KEY_UPDATE, _) => {
+                            records.update_receive_keys()?;
+                            self.has_updated = true;
+                        }
+                        (NEW_SESSION_TICKET, Kernel::Client(kernel)) => _ = kernel.handle_new_session_ticket(body),
+                        (NEW_SESSION_TICKET, Kernel::Server(_)) => {}
+                        _ => return Err(Error::General(format!("a handshake message of type {typ}"))),
+                    }
+                }
+            }
+            typ => return Err(Error::General(format!("a record of type {typ:?}"))),
+        }
+        Ok(())
     }
 }
 
@@ -270,13 +297,6 @@ fn write_half_rtt(connection: &mut UnbufferedServerConnection, data: &[u8], outp
     }
 }
 
-/// The length of the first record including its header; `None` until it is complete.
-pub fn whole_record(bytes: &[u8]) -> Option<usize> {
-    let header = bytes.first_chunk::<HEADER>()?;
-    let length = HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
-    (bytes.len() >= length).then_some(length)
-}
-
 /// Takes the secret of one side's handshake messages from the key log.
 #[derive(Debug)]
 struct HandshakeSecret {
@@ -289,137 +309,5 @@ impl KeyLog for HandshakeSecret {
         if label == self.label {
             *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = Some(secret.to_vec());
         }
-    }
-}
-
-/// The rest of a rustls session after its keys were extracted. It derives the later keys.
-enum Kernel {
-    Client(KernelConnection<ClientConnectionData>),
-    Server(KernelConnection<ServerConnectionData>),
-}
-
-impl Kernel {
-    fn suite(&self) -> SupportedCipherSuite {
-        match self {
-            Self::Client(kernel) => kernel.negotiated_cipher_suite(),
-            Self::Server(kernel) => kernel.negotiated_cipher_suite(),
-        }
-    }
-
-    fn next(&mut self, is_send: bool) -> Result<(u64, ConnectionTrafficSecrets), Error> {
-        match (self, is_send) {
-            (Self::Client(kernel), true) => kernel.update_tx_secret(),
-            (Self::Client(kernel), false) => kernel.update_rx_secret(),
-            (Self::Server(kernel), true) => kernel.update_tx_secret(),
-            (Self::Server(kernel), false) => kernel.update_rx_secret(),
-        }
-    }
-
-    fn take_ticket(&mut self, ticket: &[u8]) {
-        if let Self::Client(kernel) = self {
-            let _ = kernel.handle_new_session_ticket(ticket);
-        }
-    }
-}
-
-struct Sealer {
-    sealer: Box<dyn MessageEncrypter>,
-    sealed: u64,
-}
-
-impl Sealer {
-    fn seal(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
-        let version = ProtocolVersion::TLSv1_2;
-        let message = OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(payload) };
-        let record = self.sealer.encrypt(message, self.sealed).expect("an AEAD seals what is shorter than 64 KiB");
-        self.sealed += 1;
-        record.encode()
-    }
-}
-
-/// The record layer after the handshake.
-struct Records {
-    kernel: Kernel,
-    tx: Sealer,
-    opener: Box<dyn MessageDecrypter>,
-    opened: u64,
-}
-
-impl Records {
-    fn new(secrets: ExtractedSecrets, kernel: Kernel) -> Self {
-        let suite = kernel.suite();
-        let ((sealed, send), (opened, receive)) = (secrets.tx, secrets.rx);
-        let mut tx = Sealer { sealer: sealer(suite, send), sealed: 0 };
-        // aws-lc requires every sequence number, starting with the first. The records sealed here are discarded.
-        while tx.sealed < sealed {
-            tx.seal(ContentType::ApplicationData, &[]);
-        }
-        Self { tx, opener: opener(suite, receive), opened, kernel }
-    }
-
-    fn open(&mut self, record: &mut [u8], seen: &mut Seen) -> Result<(), Error> {
-        let typ = ContentType::from(record[0]);
-        let message = InboundOpaqueMessage::new(typ, ProtocolVersion::TLSv1_2, &mut record[HEADER..]);
-        let plain = self.opener.decrypt(message, self.opened)?;
-        self.opened += 1;
-        seen.is_late |= seen.is_closed || seen.has_alert;
-        match plain.typ {
-            ContentType::ApplicationData => seen.data.extend_from_slice(plain.payload),
-            ContentType::Alert => match *plain.payload {
-                [_, 0] => seen.is_closed = true,
-                // The refusal of a renegotiation.
-                [1, _] => {}
-                _ => seen.has_alert = true,
-            },
-            ContentType::Handshake => {
-                let mut rest = plain.payload;
-                while let [typ, high, middle, low, after @ ..] = rest {
-                    let len = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
-                    let (body, next) = after.split_at_checked(len).ok_or(Error::DecryptError)?;
-                    rest = next;
-                    match *typ {
-                        KEY_UPDATE => {
-                            let (_, secrets) = self.kernel.next(false)?;
-                            seen.has_updated = true;
-                            (self.opened, self.opener) = (0, opener(self.kernel.suite(), secrets));
-                        }
-                        NEW_SESSION_TICKET => self.kernel.take_ticket(body),
-                        _ => return Err(Error::General(format!("a handshake message of type {typ}"))),
-                    }
-                }
-            }
-            typ => return Err(Error::General(format!("a record of type {typ:?}"))),
-        }
-        Ok(())
-    }
-}
-
-/// The key, the nonce, and the number of nonce bytes that a TLS 1.2 handshake fixes.
-fn parts(secrets: ConnectionTrafficSecrets) -> (AeadKey, Iv, usize) {
-    match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
-            (key, iv, 4)
-        }
-        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv, 12),
-        _ => panic!("a cipher that this target does not know"),
-    }
-}
-
-fn sealer(suite: SupportedCipherSuite, secrets: ConnectionTrafficSecrets) -> Box<dyn MessageEncrypter> {
-    let (key, iv, fixed) = parts(secrets);
-    match suite {
-        SupportedCipherSuite::Tls12(suite) => {
-            let (fixed, explicit) = iv.as_ref().split_at(fixed);
-            suite.aead_alg.encrypter(key, fixed, explicit)
-        }
-        SupportedCipherSuite::Tls13(suite) => suite.aead_alg.encrypter(key, iv),
-    }
-}
-
-fn opener(suite: SupportedCipherSuite, secrets: ConnectionTrafficSecrets) -> Box<dyn MessageDecrypter> {
-    let (key, iv, fixed) = parts(secrets);
-    match suite {
-        SupportedCipherSuite::Tls12(suite) => suite.aead_alg.decrypter(key, &iv.as_ref()[..fixed]),
-        SupportedCipherSuite::Tls13(suite) => suite.aead_alg.decrypter(key, iv),
     }
 }

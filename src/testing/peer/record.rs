@@ -1,8 +1,9 @@
-//! Records, sealed and opened one at a time, with the keys of a finished handshake.
+//! Records, sealed and opened one at a time, with the keys of a finished handshake. The fuzz targets compile this file
+//! too.
 
 use rustls::client::ClientConnectionData;
 use rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
+    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
 };
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
@@ -41,31 +42,15 @@ impl Kernel {
 
 type Secrets = (u64, ConnectionTrafficSecrets);
 
-/// The record layer of one connection.
-pub(super) struct Records {
-    kernel: Kernel,
+/// One direction of a record layer, with the key of one epoch.
+pub(super) struct Sealer {
     sealer: Box<dyn MessageEncrypter>,
     sealed: u64,
-    opener: Box<dyn MessageDecrypter>,
-    opened: u64,
 }
 
-impl Records {
-    pub(super) fn new(secrets: ExtractedSecrets, kernel: Kernel) -> Self {
-        let suite = kernel.suite();
-        let (sealed, send) = secrets.tx;
-        let (opened, receive) = secrets.rx;
-        let mut records =
-            Self { kernel, sealer: sealer(suite, send), sealed: 0, opener: opener(suite, receive), opened };
-        // aws-lc requires every sequence number, starting with the first. The records sealed here are discarded.
-        while records.sealed < sealed {
-            records.seal(ContentType::ApplicationData, &[]);
-        }
-        records
-    }
-
-    pub(super) fn version(&self) -> ProtocolVersion {
-        self.kernel.suite().version().version
+impl Sealer {
+    pub(super) fn new(sealer: Box<dyn MessageEncrypter>) -> Self {
+        Self { sealer, sealed: 0 }
     }
 
     /// Seals one record with this content, valid or not.
@@ -75,6 +60,18 @@ impl Records {
         let record = self.sealer.encrypt(message, self.sealed).expect("an AEAD seals what is shorter than 64 KiB");
         self.sealed += 1;
         record.encode()
+    }
+}
+
+/// The other direction.
+pub(super) struct Opener {
+    opener: Box<dyn MessageDecrypter>,
+    opened: u64,
+}
+
+impl Opener {
+    pub(super) fn new(opener: Box<dyn MessageDecrypter>) -> Self {
+        Self { opener, opened: 0 }
     }
 
     /// Opens one complete record.
@@ -88,18 +85,53 @@ impl Records {
         self.opened += 1;
         Ok((plain.typ, plain.payload.to_vec()))
     }
+}
+
+/// The record layer of one connection.
+pub(super) struct Records {
+    pub(super) kernel: Kernel,
+    sealer: Sealer,
+    opener: Opener,
+}
+
+impl Records {
+    pub(super) fn new(secrets: ExtractedSecrets, kernel: Kernel) -> Self {
+        let suite = kernel.suite();
+        let (sealed, send) = secrets.tx;
+        let (opened, receive) = secrets.rx;
+        let mut sealer = Sealer::new(sealer(suite, send));
+        // aws-lc requires every sequence number, starting with the first. The records sealed here are discarded.
+        while sealer.sealed < sealed {
+            sealer.seal(ContentType::ApplicationData, &[]);
+        }
+        Self { kernel, sealer, opener: Opener { opener: opener(suite, receive), opened } }
+    }
+
+    pub(super) fn version(&self) -> ProtocolVersion {
+        self.kernel.suite().version().version
+    }
+
+    /// Seals one record with this content, valid or not.
+    pub(super) fn seal(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
+        self.sealer.seal(typ, payload)
+    }
+
+    /// Opens one complete record.
+    pub(super) fn open(&mut self, record: &mut [u8]) -> Result<(ContentType, Vec<u8>), Error> {
+        self.opener.open(record)
+    }
 
     /// Seals with the next keys from now on. TLS 1.3 only.
     pub(super) fn update_send_keys(&mut self) -> Result<(), Error> {
-        let (sealed, secrets) = self.kernel.next_send_keys()?;
-        (self.sealed, self.sealer) = (sealed, sealer(self.kernel.suite(), secrets));
+        let (_, secrets) = self.kernel.next_send_keys()?;
+        self.sealer = Sealer::new(sealer(self.kernel.suite(), secrets));
         Ok(())
     }
 
     /// Opens with the next keys from now on. TLS 1.3 only.
     pub(super) fn update_receive_keys(&mut self) -> Result<(), Error> {
-        let (opened, secrets) = self.kernel.next_receive_keys()?;
-        (self.opened, self.opener) = (opened, opener(self.kernel.suite(), secrets));
+        let (_, secrets) = self.kernel.next_receive_keys()?;
+        self.opener = Opener::new(opener(self.kernel.suite(), secrets));
         Ok(())
     }
 }
@@ -112,7 +144,7 @@ pub(super) fn whole_record(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The key, the nonce, and the number of nonce bytes that a TLS 1.2 handshake fixes.
-fn parts(secrets: ConnectionTrafficSecrets) -> (AeadKey, rustls::crypto::cipher::Iv, usize) {
+fn parts(secrets: ConnectionTrafficSecrets) -> (AeadKey, Iv, usize) {
     match secrets {
         ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
             (key, iv, 4)
