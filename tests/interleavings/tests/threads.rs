@@ -10,12 +10,13 @@ use std::sync::{Arc, LazyLock};
 use bowline::protocol::{CallbackResult, Conn, Protocol, Runner};
 use bowline::testing::{Pipe, pipe, shared_pki};
 use bowline::{
-    Address, ClientTls, DrainGroup, Policy, Reason, ServerTls, Split, Stream, TlsConnection, Transport, Watermarks,
+    Address, ClientTls, DrainGroup, Phase, Policy, Reason, ServerTls, Split, Stream, TlsConnection, Transport,
+    Watermarks,
 };
 use shuttle::future::block_on;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
-use shuttle::thread;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use shuttle::thread::{self, JoinHandle};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Calls `test` this many times with random orders, and as many times with orders that have few changes of threads
 /// (PCT). `BOWLINE_ORDERS` multiplies both.
@@ -52,11 +53,39 @@ fn streams(capacity: usize, policy: Policy) -> [Stream<Pipe>; 2] {
     })
 }
 
+/// Runs a task in a thread of its own.
+fn spawn<R: Send + 'static>(task: impl Future<Output = R> + Send + 'static) -> JoinHandle<R> {
+    thread::spawn(move || block_on(task))
+}
+
+fn join<R, const N: usize>(threads: [JoinHandle<R>; N]) -> [R; N] {
+    threads.map(|thread| thread.join().unwrap())
+}
+
+/// Writes until this fails.
+async fn write_on(mut to: impl AsyncWrite + Unpin) -> io::Error {
+    loop {
+        if let Err(error) = to.write_all(&[1; 500]).await {
+            return error;
+        }
+    }
+}
+
+async fn read_all(mut from: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut all = Vec::new();
+    from.read_to_end(&mut all).await.unwrap();
+    all
+}
+
+fn reason(error: io::Error) -> Reason {
+    Reason::from_io(error, Phase::Open)
+}
+
 fn sessions(capacity: usize) -> [TlsConnection<Stream<Pipe>>; 2] {
     let [client, server] = streams(capacity, policy());
-    let accepting = thread::spawn(move || block_on(TlsConnection::accept(server, &TLS.1)).unwrap());
+    let accepting = spawn(TlsConnection::accept(server, &TLS.1));
     let client = block_on(TlsConnection::connect(client, &TLS.0, "localhost")).unwrap();
-    [client, accepting.join().unwrap()]
+    [client, accepting.join().unwrap().unwrap()]
 }
 
 /// Four threads use the halves of two sessions, over a layer that is full most of the time. So each pump is driven by
@@ -65,30 +94,20 @@ fn sessions(capacity: usize) -> [TlsConnection<Stream<Pipe>>; 2] {
 fn the_pump_loses_no_wake_up() {
     in_many_orders(150, || {
         let [client, server] = sessions(300);
-        let ((mut from_server, mut to_server), (mut from_client, mut to_client)) =
-            (client.into_split(), server.into_split());
-        let writing = thread::spawn(move || {
-            block_on(async {
-                to_server.write_all(&[1; 900]).await.unwrap();
-                to_server.write_all(&[2; 500]).await.unwrap();
-                to_server.shutdown().await.unwrap();
-            });
+        let ((from_server, mut to_server), (from_client, mut to_client)) = (client.into_split(), server.into_split());
+        let writing = spawn(async move {
+            to_server.write_all(&[1; 900]).await.unwrap();
+            to_server.write_all(&[2; 500]).await.unwrap();
+            to_server.shutdown().await.unwrap();
         });
-        let answering = thread::spawn(move || {
-            block_on(async {
-                to_client.write_all(&[3; 700]).await.unwrap();
-                to_client.shutdown().await.unwrap();
-            });
+        let answering = spawn(async move {
+            to_client.write_all(&[3; 700]).await.unwrap();
+            to_client.shutdown().await.unwrap();
         });
-        let reading = thread::spawn(move || {
-            let mut all = Vec::new();
-            block_on(from_server.read_to_end(&mut all)).unwrap();
-            assert_eq!(all, [3; 700]);
-        });
-        let mut all = Vec::new();
-        block_on(from_client.read_to_end(&mut all)).unwrap();
-        assert_eq!(all, [[1; 900].as_slice(), &[2; 500]].concat());
-        [writing, answering, reading].into_iter().for_each(|thread| thread.join().unwrap());
+        let reading = spawn(read_all(from_server));
+        assert_eq!(block_on(read_all(from_client)), [[1; 900].as_slice(), &[2; 500]].concat());
+        assert_eq!(reading.join().unwrap(), [3; 700]);
+        join([writing, answering]);
     });
 }
 
@@ -96,25 +115,15 @@ fn the_pump_loses_no_wake_up() {
 #[test]
 fn an_abort_wakes_both_halves() {
     in_many_orders(150, || {
-        let [client, server] = sessions(300);
+        let [client, _server] = sessions(300);
         let control = client.control();
-        let (mut read, mut write) = client.into_split();
-        let reading = thread::spawn(move || block_on(read.read(&mut [0; 10])).unwrap_err());
-        let writing = thread::spawn(move || {
-            block_on(async {
-                loop {
-                    if let Err(error) = write.write_all(&[1; 500]).await {
-                        return error;
-                    }
-                }
-            })
-        });
+        let (mut read, write) = client.into_split();
+        let reading = spawn(async move { read.read(&mut [0; 10]).await.unwrap_err() });
+        let writing = spawn(write_on(write));
         control.abort();
-        let errors: [io::Error; 2] = [reading.join().unwrap(), writing.join().unwrap()];
-        for error in errors {
-            assert!(matches!(bowline::Error::from(error), bowline::Error::Ended(Reason::Aborted)));
+        for error in join([reading, writing]) {
+            assert!(matches!(reason(error), Reason::Aborted));
         }
-        drop(server);
     });
 }
 
@@ -122,24 +131,19 @@ fn an_abort_wakes_both_halves() {
 #[test]
 fn a_close_by_another_thread_ends_in_order() {
     in_many_orders(150, || {
-        let [client, server] = sessions(2_000);
+        let [client, mut server] = sessions(2_000);
         let control = client.control();
         let (mut read, mut write) = client.into_split();
-        let reading = thread::spawn(move || block_on(read.read(&mut [0; 10])).unwrap_err());
-        let writing = thread::spawn(move || block_on(write.write_all(&[1; 100])).is_ok());
-        let peer = thread::spawn(move || {
-            let mut server = server;
-            let mut all = Vec::new();
-            let end = block_on(server.read_to_end(&mut all)).map(|_| all.len());
-            (end, block_on(server.close()))
-        });
+        let reading = spawn(async move { read.read(&mut [0; 10]).await.unwrap_err() });
+        let writing = spawn(async move { write.write_all(&[1; 100]).await.is_ok() });
+        let peer = spawn(async move { (read_all(&mut server).await, server.close().await) });
         let report = block_on(control.close());
-        let (end, theirs) = peer.join().unwrap();
+        let (arrived, theirs) = peer.join().unwrap();
         assert!(report.is_clean() && theirs.is_clean(), "{report:?} {theirs:?}");
         // A write that was accepted has arrived.
         let written = if writing.join().unwrap() { 100 } else { 0 };
-        assert_eq!(end.unwrap(), written);
-        assert!(matches!(bowline::Error::from(reading.join().unwrap()), bowline::Error::Ended(Reason::Closed)));
+        assert_eq!(arrived.len(), written);
+        assert!(matches!(reason(reading.join().unwrap()), Reason::Closed));
     });
 }
 
@@ -149,36 +153,33 @@ fn a_drain_waits_for_every_member_and_for_no_other() {
     in_many_orders(400, || {
         let group = DrainGroup::new();
         let [member, other] = streams(100, policy());
-        let [late, last] = streams(100, policy());
+        let [late, _last] = streams(100, policy());
         assert!(group.join(&member.control()) && group.join(&other.control()));
-        let leaving = thread::spawn(move || drop(member));
-        let closing = thread::spawn(move || {
-            let control = other.control();
-            block_on(control.draining());
+        let leaving = spawn(async move { drop(member) });
+        let closing = spawn(async move {
+            other.control().draining().await;
             drop(other);
         });
         let joining = {
             let group = group.clone();
-            thread::spawn(move || {
-                let control = late.control();
-                assert!(group.join(&control));
-                block_on(control.draining());
+            spawn(async move {
+                assert!(group.join(&late.control()));
+                late.control().draining().await;
                 drop(late);
             })
         };
         let also_draining = {
             let group = group.clone();
-            thread::spawn(move || block_on(group.drain(None)))
+            spawn(async move { group.drain(None).await })
         };
         let report = block_on(group.drain(None));
         let second = also_draining.join().unwrap();
-        [leaving, closing, joining].into_iter().for_each(|thread| thread.join().unwrap());
+        join([leaving, closing, joining]);
         assert_eq!(group.connections(), 0);
         // `other` ends only after the drain has begun. The two others may end before it, or join after it.
         for report in [report, second] {
             assert!((1..=3).contains(&report.total()) && report.cut_off == 0, "{report:?}");
         }
-        drop(last);
     });
 }
 
@@ -198,23 +199,21 @@ fn a_mailbox_loses_no_command() {
         let [ours, mut theirs] = streams(60, policy().watermarks(Watermarks::new(20, 100)));
         let runner = Runner::new(Sink, ours);
         let handle = runner.handle();
-        let running = thread::spawn(move || block_on(runner.run()));
-        let reading = thread::spawn(move || {
-            let mut all = Vec::new();
-            block_on(theirs.read_to_end(&mut all)).unwrap();
-            block_on(theirs.close());
+        let running = spawn(runner.run());
+        let reading = spawn(async move {
+            let all = read_all(&mut theirs).await;
+            theirs.close().await;
             all
         });
-        let writing = [1, 2].map(|byte| {
+        join([1, 2].map(|byte| {
             let handle = handle.clone();
-            thread::spawn(move || {
+            spawn(async move {
                 for _ in 0..3 {
                     handle.write([byte; 50]);
-                    block_on(handle.writable()).unwrap();
+                    handle.writable().await.unwrap();
                 }
             })
-        });
-        writing.into_iter().for_each(|thread| thread.join().unwrap());
+        }));
         handle.close();
         let reason = block_on(handle.lost());
         let report = running.join().unwrap();
@@ -230,26 +229,19 @@ fn a_mailbox_loses_no_command() {
 #[test]
 fn a_handle_survives_the_end_of_its_task() {
     in_many_orders(300, || {
-        let [ours, theirs] = streams(60, policy());
+        let [ours, _theirs] = streams(60, policy());
         let runner = Runner::new(Sink, ours);
-        let (handle, control) = (runner.handle(), runner.handle().control().clone());
-        let running = thread::spawn(move || block_on(runner.run()));
-        let waiting = {
-            let handle = handle.clone();
-            thread::spawn(move || block_on(handle.lost()))
-        };
-        let writing = {
-            let handle = handle.clone();
-            thread::spawn(move || {
-                handle.write([1; 200]);
-                let _ = block_on(handle.writable());
-            })
-        };
+        let [waiting, writing] = [runner.handle(), runner.handle()];
+        let control = writing.control().clone();
+        let running = spawn(runner.run());
+        let waiting = spawn(async move { waiting.lost().await });
+        let writing = spawn(async move {
+            writing.write([1; 200]);
+            let _ = writing.writable().await;
+        });
         control.abort();
-        let report = running.join().unwrap();
-        assert!(!report.is_clean());
+        assert!(!running.join().unwrap().is_clean());
         assert!(matches!(waiting.join().unwrap(), Reason::Aborted));
         writing.join().unwrap();
-        drop(theirs);
     });
 }
