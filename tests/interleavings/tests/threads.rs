@@ -127,6 +127,21 @@ fn an_abort_wakes_both_halves() {
     });
 }
 
+/// A write half waits for a handshake that no task drives. The layer below has accepted all bytes and is not read, so
+/// it holds no waker: only the session itself can wake the half.
+#[test]
+fn an_abort_wakes_a_half_that_does_not_wait_for_its_layer() {
+    in_many_orders(500, || {
+        let [client, _silent] = streams(2_000, policy());
+        let client = TlsConnection::client(client, &TLS.0, "localhost").unwrap();
+        let control = client.control();
+        let (_read, mut write) = client.into_split();
+        let writing = spawn(async move { write.flush().await.unwrap_err() });
+        control.abort();
+        assert!(matches!(reason(writing.join().unwrap()), Reason::Aborted));
+    });
+}
+
 /// A close from another thread ends a read and a write, and ends the connection in order.
 #[test]
 fn a_close_by_another_thread_ends_in_order() {
