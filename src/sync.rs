@@ -1,4 +1,5 @@
-//! The locks, the atomic counters, the thread-local values and the notifications by which threads meet.
+//! The locks, the atomic counters, the thread-local values and the notifications by which threads meet, and the call by
+//! which a thread lets others run.
 //!
 //! `tests/interleavings` compiles this crate with the types of [shuttle](https://docs.rs/shuttle), which runs a test in
 //! many orders of its threads.
@@ -6,6 +7,7 @@
 #[cfg(not(bowline_shuttle))]
 pub(crate) use std::{
     sync::{Mutex, MutexGuard, atomic},
+    thread::yield_now,
     thread_local,
 };
 #[cfg(not(bowline_shuttle))]
@@ -14,6 +16,7 @@ pub(crate) use tokio::sync::Notify;
 #[cfg(bowline_shuttle)]
 pub(crate) use shuttle::{
     sync::{Mutex, MutexGuard, atomic},
+    thread::yield_now,
     thread_local,
 };
 

@@ -5,10 +5,10 @@
 //! noted the error. So a half that gets such a result first waits until the other half has left its call.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use crate::conn::waiting::{READER, WRITER};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::yield_now;
 
 /// For each half: whether it is inside a call. The halves of a [`Control::close`](crate::Control::close) share these
 /// flags with the halves of the application, which no longer read and write then.
@@ -47,7 +47,7 @@ impl Calls {
         drop(inside);
         let other = &self.0[READER + WRITER - half];
         while other.load(Ordering::Acquire) {
-            thread::yield_now();
+            yield_now();
         }
     }
 }
@@ -86,6 +86,7 @@ impl Drop for Inside<'_> {
 #[cfg(test)]
 mod tests {
     use std::sync::{Barrier, Mutex};
+    use std::thread;
 
     use super::*;
 
@@ -115,7 +116,7 @@ mod tests {
                     || {
                         let result = report_once(error, half);
                         // Another thread may run here.
-                        thread::yield_now();
+                        yield_now();
                         result
                     },
                     |error| *noted.lock().unwrap() = Some(error.kind()),

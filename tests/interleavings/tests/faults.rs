@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 fn is_found(test: impl Fn() + Send + Sync + 'static) -> bool {
     let mut config = shuttle::Config::new();
     config.silence_warnings = true;
+    // Threads that wait for each other in loops reach this limit.
+    config.max_steps = shuttle::MaxSteps::FailAfter(10_000);
     config.failure_persistence = shuttle::FailurePersistence::None;
     let runner = shuttle::Runner::new(RandomScheduler::new(2_000), config);
     catch_unwind(AssertUnwindSafe(|| runner.run(test))).is_err()
@@ -285,4 +287,59 @@ fn faults_of_an_abort_are_found() {
         aborting.join().unwrap();
     };
     check(test, &[CheckBeforeRegister, WakeBeforeMark]);
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum CallFault {
+    /// A half that gets what follows from the error does not wait for the other half.
+    NoWait,
+    /// A half leaves its call before it has noted the error.
+    LeaveBeforeNote,
+    /// A half stays inside its call while it waits for the other half.
+    StayInside,
+}
+
+/// `Calls`: the system reports an error to one of two halves, and that half notes it.
+#[derive(Default)]
+struct Calls {
+    is_reported: AtomicBool,
+    is_noted: AtomicBool,
+    inside: [AtomicBool; 2],
+}
+
+impl Calls {
+    fn call(&self, half: usize, fault: Option<CallFault>) {
+        let leave = || self.inside[half].store(false, Ordering::Release);
+        self.inside[half].store(true, Ordering::Relaxed);
+        if !self.is_reported.swap(true, Ordering::AcqRel) {
+            if fault == Some(CallFault::LeaveBeforeNote) {
+                leave();
+            }
+            self.is_noted.store(true, Ordering::Release);
+            leave();
+            return;
+        }
+        if fault != Some(CallFault::StayInside) {
+            leave();
+        }
+        while fault != Some(CallFault::NoWait) && self.inside[1 - half].load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        leave();
+        assert!(self.is_noted.load(Ordering::Acquire), "a half that does not know the error");
+    }
+}
+
+#[test]
+fn faults_of_the_calls_of_two_halves_are_found() {
+    use CallFault::{LeaveBeforeNote, NoWait, StayInside};
+    let test = |fault| {
+        let calls = Arc::new(Calls::default());
+        let calling = [0, 1].map(|half| {
+            let calls = Arc::clone(&calls);
+            thread::spawn(move || (0..2).for_each(|_| calls.call(half, fault)))
+        });
+        calling.into_iter().for_each(|thread| thread.join().unwrap());
+    };
+    check(test, &[NoWait, LeaveBeforeNote, StayInside]);
 }

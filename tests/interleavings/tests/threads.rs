@@ -1,22 +1,27 @@
 //! Connections that several threads use, in many orders of these threads. A lost wake-up leaves a thread that waits
-//! forever: the checker then reports a deadlock. The clock stands still, and no policy has a time limit.
+//! forever: the checker then reports a deadlock. The clock stands still, and no policy has a time limit. The system has
+//! an error for each TCP socket before the threads start, so no thread waits for an event of a socket.
 //!
 //! shuttle changes threads at each lock and each atomic operation of this crate. It treats every atomic operation as
 //! sequentially consistent, so it does not find an `Ordering` that is too weak.
 
 use std::io;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use bowline::protocol::{CallbackResult, Conn, Protocol, Runner};
-use bowline::testing::{Pipe, pipe, shared_pki};
+use bowline::testing::{Pipe, pipe, raw_tcp_pair, shared_pki};
 use bowline::{
-    Address, ClientTls, DrainGroup, Phase, Policy, Reason, ServerTls, Split, Stream, TlsConnection, Transport,
-    Watermarks,
+    Address, ClientTls, DrainGroup, Phase, Policy, Reason, ServerTls, SocketOptions, Split, Stream, TcpConnection,
+    TlsConnection, Transport, Watermarks,
 };
 use shuttle::future::block_on;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::thread::{self, JoinHandle};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
 /// Calls `test` this many times with random orders, and as many times with orders that have few changes of threads
 /// (PCT). `BOWLINE_ORDERS` multiplies both.
@@ -159,6 +164,69 @@ fn a_close_by_another_thread_ends_in_order() {
         let written = if writing.join().unwrap() { 100 } else { 0 };
         assert_eq!(arrived.len(), written);
         assert!(matches!(reason(reading.join().unwrap()), Reason::Closed));
+    });
+}
+
+/// A runtime for the sockets of one test. It runs only until the system has an error for them.
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap()
+}
+
+/// A connection that its peer resets. No half knows that yet.
+async fn reset() -> TcpConnection {
+    let (ours, peer) = raw_tcp_pair().await.unwrap();
+    let ours = TcpConnection::new(ours, policy()).unwrap();
+    SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    ours.control().lost().await;
+    ours
+}
+
+/// A connection that the system gives up, because its peer does not read. No half knows that yet.
+async fn given_up() -> TcpConnection {
+    let (ours, _peer) = raw_tcp_pair().await.unwrap();
+    SockRef::from(&ours).set_send_buffer_size(1 << 16).unwrap();
+    let mut ours = TcpConnection::new(ours, policy()).unwrap();
+    ours.set_user_timeout(Some(Duration::from_millis(1))).unwrap();
+    let control = ours.control();
+    tokio::select! {
+        biased;
+        () = control.lost() => ours,
+        end = write_on(&mut ours) => panic!("{end}"),
+    }
+}
+
+/// The system reports an error of a socket once, to one of two threads. The other one gets what follows from it: a
+/// reader the end of the input, a writer a broken pipe.
+fn both_halves_report(connection: TcpConnection, is_right: fn(&Reason) -> bool) {
+    let (mut read, mut write) = connection.into_split();
+    let reading = spawn(async move { read.read(&mut [0; 10]).await.expect_err("no clean end") });
+    let writing = spawn(async move { write.write(&[1]).await.unwrap_err() });
+    let reasons = join([reading, writing]).map(reason);
+    assert!(reasons.iter().all(is_right), "{reasons:?}");
+}
+
+#[test]
+fn both_halves_report_a_reset() {
+    let runtime = runtime();
+    in_many_orders(300, move || {
+        both_halves_report(runtime.block_on(reset()), |reason| matches!(reason, Reason::Reset(Phase::Open)));
+    });
+}
+
+/// The system takes half a second to give a connection up, so each order has many connections.
+#[test]
+fn both_halves_report_that_the_system_gave_up() {
+    let runtime = runtime();
+    in_many_orders(2, move || {
+        let lost = runtime.block_on(async {
+            let mut lost = JoinSet::new();
+            (0..32).for_each(|_| drop(lost.spawn(given_up())));
+            lost.join_all().await
+        });
+        for connection in lost {
+            both_halves_report(connection, |reason| matches!(reason, Reason::TimedOut(Phase::Open)));
+        }
     });
 }
 
