@@ -74,3 +74,49 @@ fn of_incompatibility(error: &PeerIncompatible) -> Alert {
         _ => Alert::HandshakeFailure,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CertificateError, InconsistentKeys};
+
+    use super::*;
+
+    /// rule: secure-10
+    #[test]
+    fn each_kind_of_error_has_its_alert() {
+        use PeerMisbehaved as Bad;
+        let cases = [
+            (InvalidMessage::InvalidKeyUpdate.into(), Some(Alert::IllegalParameter)),
+            (InvalidMessage::MessageTooShort.into(), Some(Alert::DecodeError)),
+            (CertificateError::Expired.into(), Some(Alert::CertificateExpired)),
+            (Bad::TooMuchEarlyDataReceived.into(), Some(Alert::UnexpectedMessage)),
+            (Bad::UnsolicitedCertExtension.into(), Some(Alert::UnsupportedExtension)),
+            (Bad::MissingKeyShare.into(), Some(Alert::MissingExtension)),
+            (Bad::InvalidCertCompression.into(), Some(Alert::BadCertificate)),
+            (Bad::MissingBinderInPskExtension.into(), Some(Alert::DecodeError)),
+            (Bad::SelectedUnofferedCipherSuite.into(), Some(Alert::HandshakeFailure)),
+            (Bad::IncorrectBinder.into(), Some(Alert::DecryptError)),
+            (Bad::DuplicateEncryptedExtensions.into(), Some(Alert::IllegalParameter)),
+            (PeerIncompatible::Tls12NotOffered.into(), Some(Alert::ProtocolVersion)),
+            (PeerIncompatible::NullCompressionRequired.into(), Some(Alert::IllegalParameter)),
+            (
+                PeerIncompatible::ServerRejectedEncryptedClientHello(None).into(),
+                Some(Alert::EncryptedClientHelloRequired),
+            ),
+            (PeerIncompatible::NoCipherSuitesInCommon.into(), Some(Alert::HandshakeFailure)),
+            (Error::NoCertificatesPresented, Some(Alert::CertificateRequired)),
+            (Error::NoApplicationProtocol, Some(Alert::NoApplicationProtocol)),
+            (Error::UnsupportedNameType, Some(Alert::HandshakeFailure)),
+            (Error::DecryptError, Some(Alert::BadRecordMac)),
+            (Error::PeerSentOversizedRecord, Some(Alert::RecordOverflow)),
+            (Error::General(String::new()), Some(Alert::InternalError)),
+            (Error::BadMaxFragmentSize, None),
+            (InconsistentKeys::Unknown.into(), None),
+            (Error::AlertReceived(Alert::CloseNotify), None),
+        ];
+        for (error, alert) in cases {
+            assert_eq!(alert_for(&error), alert, "{error:?}");
+        }
+        assert_eq!(alert_record(Alert::UnrecognisedName), [21, 3, 3, 0, 2, 2, 112]);
+    }
+}

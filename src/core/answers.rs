@@ -136,6 +136,19 @@ mod tests {
 
     /// rule: write-10
     #[test]
+    fn answers_share_a_range_of_at_most_the_grain() {
+        for (between, ranges) in [(4 << 10, 2), ((4 << 10) - 20, 1), ((4 << 10) - 19, 2)] {
+            let mut answers = Answers::new(10, 40);
+            answers.wrote(10, true);
+            answers.wrote(between, false);
+            answers.wrote(10, true);
+            assert_eq!(answers.later.len() + 1, ranges, "{between}");
+            assert_eq!(answers.unsent(), 20);
+        }
+    }
+
+    /// rule: write-10
+    #[test]
     fn other_bytes_between_answers_do_not_stop_reading() {
         let mut answers = Answers::new(10, 40);
         answers.wrote(1_000_000, false);

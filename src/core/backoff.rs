@@ -128,6 +128,16 @@ mod tests {
         }
     }
 
+    /// The first numbers of SplitMix64 after the seed 1234567, as its authors publish them.
+    #[test]
+    fn chance_is_splitmix64() {
+        let mut backoff = Backoff::new().seed(1_234_567);
+        for expected in [6_457_827_717_110_365_317_u64, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423] {
+            let chance = backoff.chance();
+            assert!((chance - expected as f64 / u64::MAX as f64).abs() < 1e-15, "{chance}");
+        }
+    }
+
     /// rule: retry-1
     #[test]
     fn a_seed_repeats_its_waits_and_two_without_one_differ() {

@@ -65,11 +65,14 @@ impl CloseReport {
     }
 }
 
-/// `closed; the peer did not confirm the end; 70000 bytes discarded, 12 not acknowledged; gave up at the limit of
-/// bytes`
+/// `closed; the peer did not confirm the end; 70000 bytes discarded, 3 not written, 12 not acknowledged; gave up at the
+/// limit of bytes`
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {} bytes discarded", chain(&self.reason), self.discarded)?;
+        if self.unwritten > 0 {
+            write!(f, ", {} not written", self.unwritten)?;
+        }
         if let Some(bytes @ 1..) = self.unacknowledged {
             write!(f, ", {bytes} not acknowledged")?;
         }
@@ -155,5 +158,23 @@ impl CloseLimit {
             Self::Bytes => "bytes",
             Self::Silence => "silence",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// rule: close-4
+    #[test]
+    fn the_text_of_a_report_names_what_was_not_delivered() {
+        let report = CloseReport::of(Reason::Closed);
+        assert_eq!(report.to_string(), format!("{}; 0 bytes discarded", chain(&Reason::Closed)));
+        let (limit, unacknowledged) = (Some(CloseLimit::Bytes), Some(12));
+        let report = CloseReport { limit, unwritten: 3, discarded: 70_000, unacknowledged, ..report };
+        let expected = "; 70000 bytes discarded, 3 not written, 12 not acknowledged; gave up at the limit of bytes";
+        assert!(report.to_string().ends_with(expected), "{report}");
+        let report = CloseReport { unacknowledged: Some(0), ..report };
+        assert!(!report.to_string().contains("acknowledged"), "{report}");
     }
 }

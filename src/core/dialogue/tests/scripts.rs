@@ -241,6 +241,20 @@ fn a_mysql_server_has_a_new_scramble_each_time_and_takes_a_glued_hello() {
     assert_eq!(server.machine.last(), MYSQL_REQUEST);
 }
 
+/// MySQL, "Protocol::HandshakeV10"
+#[test]
+fn a_mysql_greeting_has_these_capabilities_and_a_printable_scramble() {
+    let said = Side::server("mysql").said;
+    let version = said[5..].iter().position(|byte| *byte == 0).unwrap();
+    let (first, rest) = said[5 + version + 1 + 4..].split_at(8);
+    // Long passwords, a database at login, protocol 4.1, TLS, transactions, the scramble of 4.1; plugins.
+    assert_eq!(rest[1..3], (1 | 8 | 0x200 | 0x800 | 0x2000 | 0x8000_u16).to_le_bytes());
+    assert_eq!(rest[6..8], 0x8_u16.to_le_bytes());
+    let second = &rest[19..][..12];
+    assert!(first.iter().chain(second).all(u8::is_ascii_graphic), "{first:?} {second:?}");
+    assert_eq!(usize::from(said[0]), said.len() - 4);
+}
+
 #[test]
 fn the_greeting_is_all_that_came_before_the_first_question() {
     let mut client = Side::client("smtp");

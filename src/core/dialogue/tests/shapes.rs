@@ -109,6 +109,31 @@ fn a_client_refuses_tags_and_codes_in_the_wrong_place() {
     }
 }
 
+/// RFC 9051, section 6
+#[test]
+fn an_imap_server_answers_a_command_with_its_tag_unless_the_tag_could_break_the_line() {
+    let (longest, longer) = ("t".repeat(100), "t".repeat(101));
+    let bad = "* BAD no command";
+    for (tag, command, answer) in [
+        ("a", " CAPABILITY", "* CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED\r\na OK done"),
+        ("a.1", " noop", "a.1 OK done"),
+        ("a", " STARTTLS now", "a BAD STARTTLS has no arguments"),
+        ("a", " LOGIN me x", "a NO [PRIVACYREQUIRED] STARTTLS first"),
+        ("a", "", bad),
+        ("a(", " NOOP", bad),
+        ("a\x7f", " NOOP", bad),
+        ("+", " STARTTLS", bad),
+        (&longer, " NOOP", bad),
+        (&longest, " NOOP", &format!("{longest} OK done")),
+    ] {
+        let mut server = Side::server("imap");
+        server.said.clear();
+        server.segment(format!("{tag}{command}\r\n").as_bytes());
+        assert_eq!(String::from_utf8_lossy(&server.said), format!("{answer}\r\n"), "{tag}{command}");
+        assert_eq!(server.outcome(), Outcome::Waiting);
+    }
+}
+
 #[test]
 fn the_lengths_of_postgres_and_mysql_have_limits() {
     let startup = |length: u32, code: u32| [length.to_be_bytes(), code.to_be_bytes()].concat();
