@@ -102,7 +102,7 @@ mod tests {
     /// rule: end-10
     #[test]
     fn a_half_that_sees_what_follows_from_an_error_knows_the_error() {
-        const ROUNDS: usize = 5_000;
+        const ROUNDS: usize = 500;
         let rounds: Vec<_> = (0..ROUNDS).map(|_| (Calls::default(), AtomicBool::new(true), Mutex::new(None))).collect();
         let start = Barrier::new(2);
         // The number of rounds in which the half did not know the error. Both halves play all rounds, because they wait
