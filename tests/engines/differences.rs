@@ -338,6 +338,13 @@ fn one_thing_at_a_time_is_answered_alike() {
         Op::Clear(vec![23, 3, 3, 0, 0]),
         Op::Clear(vec![23, 3, 3, 0x48, 0x00]),
         Op::Clear(vec![99, 3, 3, 0, 1, 1]),
+        // The versions of SSL 2 and DTLS, which rustls knows by name.
+        Op::Clear(vec![23, 0, 2, 0, 1, 1]),
+        Op::Clear(vec![21, 0, 2, 64, 9, 0, 0]),
+        Op::Clear(vec![23, 0xfe, 0xff, 0, 1, 1]),
+        Op::Clear(vec![23, 0xfe, 0xfd, 0, 1, 1]),
+        Op::Clear(vec![23, 0xfe, 0xfc, 0, 1, 1]),
+        Op::Clear(vec![23, 2, 0, 0, 1, 1]),
         Op::Clear(b"GET / HTTP/1.1\r\n\r\n".to_vec()),
     ];
     run(async {
