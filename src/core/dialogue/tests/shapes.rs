@@ -109,6 +109,40 @@ fn a_client_refuses_tags_and_codes_in_the_wrong_place() {
     }
 }
 
+#[test]
+fn servers_answer_the_commands_that_clients_send_before_they_ask_for_tls() {
+    let sieve = "\"IMPLEMENTATION\" \"bowline\"\r\n\"SASL\" \"\"\r\n\"SIEVE\" \"\"\r\n\"STARTTLS\"\r\n\"VERSION\" \"1.0\"\r\nOK";
+    for (dialogue, command, answer) in [
+        ("smtp", "HELO me", "250 ok"),
+        ("smtp", "ehlo me", "250-ready\r\n250 STARTTLS"),
+        ("smtp", "LHLO me", "530 5.7.0 must issue a STARTTLS command first"),
+        ("smtp", "STARTTLS now", "501 5.5.4 STARTTLS has no parameters"),
+        ("lmtp", "LHLO me", "250-ready\r\n250 STARTTLS"),
+        ("pop3", "CAPA", "+OK\r\nSTLS\r\n."),
+        ("pop3", "NOOP", "+OK"),
+        ("pop3", "USER me", "-ERR STLS first"),
+        ("nntp", "CAPABILITIES", "101 capabilities\r\nVERSION 2\r\nSTARTTLS\r\n."),
+        ("nntp", "STARTTLS now", "501 STARTTLS has no arguments"),
+        ("nntp", "GROUP x", "483 STARTTLS first"),
+        ("sieve", "CAPABILITY", sieve),
+        ("sieve", "NOOP", "OK"),
+        ("sieve", "LISTSCRIPTS", "NO (ENCRYPT-NEEDED) \"STARTTLS first\""),
+        ("irc", "CAP LS 302", ":example.org CAP * LS :tls"),
+        ("irc", "NICK me", ":example.org 451 * :STARTTLS first"),
+        ("ftp", "AUTH SSL", "504 AUTH TLS is known only"),
+        ("ftp", "FEAT", "211-features\r\n AUTH TLS\r\n211 end"),
+        ("ftp", "NOOP", "200 ok"),
+        ("ftp", "USER me", "530 AUTH TLS first"),
+        ("line:XTLS", "HELLO", "500 XTLS first"),
+    ] {
+        let mut server = Side::server(dialogue);
+        server.said.clear();
+        server.segment(format!("{command}\r\n").as_bytes());
+        assert_eq!(String::from_utf8_lossy(&server.said), format!("{answer}\r\n"), "{dialogue}: {command}");
+        assert_eq!(server.outcome(), Outcome::Waiting);
+    }
+}
+
 /// RFC 9051, section 6
 #[test]
 fn an_imap_server_answers_a_command_with_its_tag_unless_the_tag_could_break_the_line() {
