@@ -187,8 +187,10 @@ fn meddle(pieces: &mut Vec<Vec<u8>>, how: usize, place: usize, bits: u8) {
         3 => pieces.insert(place % n, pieces[place % n].clone()),
         4 => drop(pieces.remove(place % n)),
         5 => {
+            // If fewer bytes were missing, those of the next record could be the right ones by chance.
+            const LEAST_MISSING: usize = 8;
             let piece = &mut pieces[place % n];
-            piece.truncate(usize::from(bits) % (piece.len() + 1));
+            piece.truncate(usize::from(bits) % (piece.len().saturating_sub(LEAST_MISSING) + 1));
         }
         _ => {}
     }
