@@ -90,7 +90,7 @@ fn a_request_of_xmpp_may_have_an_end_tag() {
 #[test]
 fn a_client_refuses_tags_and_codes_in_the_wrong_place() {
     let offer = Say(b"<stream:stream><stream:features><starttls/></stream:features>");
-    let cases: [(&str, &[Do]); 11] = [
+    let cases: [(&str, &[Do]); 12] = [
         ("xmpp", &[Say(b"<stream:stream><stream:error>")]),
         ("xmpp", &[Say(b"<?xml version='1.0'?><?xml version='1.0'?>")]),
         ("xmpp", &[Say(b"<stream:stream><stream:features><!DOCTYPE a>")]),
@@ -102,6 +102,7 @@ fn a_client_refuses_tags_and_codes_in_the_wrong_place() {
         ("smtp", &[Say(b"120 soon\r\n")]),
         ("ftp", &[Say(b"220 hi\r\n"), Say(b"120 soon\r\n")]),
         ("ftp", &[Say(b"331 hi\r\n")]),
+        ("ftp", &[Say(b"2200 hi\r\n")]),
     ];
     for (dialogue, script) in cases {
         let outcome = at_every_cut(Side::client, dialogue, script);
