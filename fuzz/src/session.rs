@@ -8,7 +8,7 @@ use bowline::core::half::{End, RecvHalf, SendHalf};
 use bowline::core::session::{Session, Step};
 use bowline::rustls::crypto::{CipherSuiteCommon, CryptoProvider};
 use bowline::rustls::{SupportedCipherSuite, Tls13CipherSuite};
-use bowline::testing::pki::Pki;
+use bowline::testing::pki::{KeyKind, Pki, Profile};
 use bowline::{ClientTls, Phase, Reason, ServerTls, TlsVersion, Watermarks};
 
 use super::always;
@@ -36,9 +36,11 @@ fn short_lived_keys(usual: &CryptoProvider) -> Arc<CryptoProvider> {
 
 type Configs = ([ClientTls; 2], ServerTls);
 
-/// For each engine, with usual keys and with short-lived ones: the clients of each version, and the server.
+/// For each engine, with usual keys and with short-lived ones: the clients of each version, and the server. Signatures of
+/// a fixed length, and no resumption, so that the handshakes of both engines have the same length in each run.
 static CONFIGS: LazyLock<[[Configs; 2]; 2]> = LazyLock::new(|| {
     let pki = Pki::new();
+    let identity = pki.issue(Profile::server(&[]).key(KeyKind::Ed25519));
     let usual = pki.client_tls();
     let usual = usual.config();
     let providers = [Arc::clone(usual.crypto_provider()), short_lived_keys(usual.crypto_provider())];
@@ -46,11 +48,12 @@ static CONFIGS: LazyLock<[[Configs; 2]; 2]> = LazyLock::new(|| {
         providers.each_ref().map(|provider| {
             let clients = VERSIONS.map(|version| {
                 let builder = pki.client_tls_builder().provider(Arc::clone(provider));
-                let builder = builder.min_version(version).max_version(version);
+                let builder = builder.min_version(version).max_version(version).keep_tickets(0);
                 let builder = if is_express { builder.express() } else { builder };
                 builder.build().expect("the test PKI is valid")
             });
-            let builder = pki.server_tls_builder().provider(Arc::clone(provider));
+            let builder = ServerTls::builder().identity(identity.chain_der(), identity.key_der());
+            let builder = builder.provider(Arc::clone(provider));
             let builder = if is_express { builder.express() } else { builder };
             (clients, builder.build().expect("the test PKI is valid"))
         })
