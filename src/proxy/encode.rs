@@ -85,9 +85,8 @@ impl ProxyHeader {
         [V1_SIGNATURE, text.as_bytes(), b"\r\n"].concat()
     }
 
-    /// The header in version 2, with a checksum. The addresses are unspecified if one of them is neither an IP address
-    /// nor that of a Unix socket, if only one is that of a Unix socket, or if the name of such a socket has more than 108
-    /// bytes.
+    /// The header in version 2, with a checksum. The addresses are left out if they are neither two IP addresses nor two
+    /// addresses of Unix sockets, or if the path of such a socket has more than 108 bytes (an abstract name: 107).
     pub fn encode_v2(&self) -> Vec<u8> {
         let mut all = V2_SIGNATURE.to_vec();
         all.push(if self.is_local() { 0x20 } else { 0x21 });
