@@ -1,7 +1,7 @@
 //! Writing by a session of `core` after records that have not left: full records are sealed at once, smaller writes are
 //! merged, and the queue keeps within the marks.
 
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 
 use bowline::core::session::{Session, Step};
 use bowline::testing::shared_pki;
@@ -122,5 +122,17 @@ fn a_write_waits_only_above_the_low_mark_and_continues_at_it() {
         bring(&mut server, &take(&mut client));
         got.extend(received(&mut server).0);
         assert!(got == data, "{marks:?}");
+    });
+}
+
+/// rule: write-1
+#[test]
+fn records_that_the_layer_does_not_accept_stay_queued() {
+    for_each_engine(&[Watermarks::default()], |mut both, _| {
+        for full in [|| Ok(0), || Err(ErrorKind::WouldBlock.into())] {
+            let accepted = both[0].write_through(&[IoSlice::new(b"later")], None, |_| full()).unwrap();
+            assert!(accepted == 5 && both[0].queued() > 5);
+            assert_eq!(settle(&mut both)[1], b"later");
+        }
     });
 }

@@ -115,3 +115,36 @@ fn seen(kind: u8, mut body: &[u8]) -> Option<HelloFacts> {
     }
     Some(seen)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(part: &[u8]) -> Vec<u8> {
+        [&[HANDSHAKE, 3, 1, 0, part.len() as u8], part].concat()
+    }
+
+    #[test]
+    fn a_hello_is_read_from_one_record_and_from_two() {
+        // No session id, one cipher suite, no compression; the extended master secret (RFC 7627).
+        let rest = [0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 4, 0, 0x17, 0, 0];
+        let body = [&[3, 3][..], &[7; 32], &rest].concat();
+        let message = [&[CLIENT_HELLO, 0, 0, body.len() as u8], &body[..]].concat();
+        for cut in 1..=message.len() {
+            let mut hello = Hello::default();
+            // A warning alert comes first.
+            hello.read(&[21, 3, 1, 0, 2, 1, 0]);
+            let (first, second) = message.split_at(cut);
+            hello.read(&record(first));
+            if !second.is_empty() {
+                assert!(hello.seen().is_none(), "after {cut} bytes");
+                hello.read(&record(second));
+            }
+            let seen = hello.seen().unwrap();
+            assert!(seen.extended_master_secret && seen.random == [7; 32] && seen.name.is_none(), "cut at {cut}");
+        }
+        let mut other = Hello::default();
+        other.read(&record(&[11, 0, 0, 9]));
+        assert!(matches!(other, Hello::Done(None)), "a message that is no hello");
+    }
+}

@@ -73,7 +73,7 @@ fn a_client_says_that_the_server_offers_no_tls() {
 
 #[test]
 fn a_client_refuses_what_its_protocol_does_not_have() {
-    let cases: [(&str, &[Do]); 22] = [
+    let cases: [(&str, &[Do]); 23] = [
         ("smtp", &[Say(b"HTTP/1.1 400 Bad Request\r\n")]),
         ("smtp", &[Say(b"220 a\rb\r\n")]),
         ("smtp", &[Say(b"220-a\r\n250 b\r\n")]),
@@ -84,6 +84,7 @@ fn a_client_refuses_what_its_protocol_does_not_have() {
         ("pop3", &[Say(b"+OK\r\n"), Say(b"+OKAY\r\n")]),
         ("nntp", &[Say(b"200-a\r\n")]),
         ("sieve", &[Say(b"SIEVE\r\n")]),
+        ("sieve", &[Say(b"12}\r\n")]),
         ("sieve", &[Say(b"\"STARTTLS\"\r\nOK\r\n"), Say(b"\"SIEVE\"\r\n")]),
         ("irc", &[Say(b":i PRIVMSG x :670\r\n")]),
         // A byte after the response, a byte after the message, and another operation name.
@@ -179,6 +180,15 @@ fn a_server_says_that_it_needs_tls_to_a_client_that_begins_without() {
         assert!(matches!(outcome, Outcome::Failed(DialogueError::Unexpected(_))), "{dialogue}: {outcome:?}");
         assert!(server.said.ends_with(farewell), "{dialogue}: {}", server.said.escape_ascii());
     }
+}
+
+/// An owner without a connection gets the last answer before the error.
+#[test]
+fn the_answer_that_explains_a_failure_is_given_first() {
+    let mut server = Side::server("postgres").machine;
+    assert_eq!(server.take(b"\0\0\0\x13\0\x03\0\0user\0root\0\0"), Ok(19));
+    assert!(server.give(b"").unwrap().starts_with(b"E"));
+    assert!(matches!(server.give(b""), Err(DialogueError::Unexpected(_))));
 }
 
 #[test]
