@@ -174,12 +174,6 @@ impl Engine for Buffered {
     /// is not fed, because it would make this record fail.
     fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
         self.hello.read(&input.as_slice()[..record]);
-        if let ([_, major, minor, ..], ..=1) = (input.as_mut_slice(), self.ahead) {
-            // rustls knows SSL 2 and DTLS by their versions, and accepts these in the header of a record. It refuses 0.
-            if *major != 3 && !self.tls.is_handshaking() {
-                (*major, *minor) = (0, 0);
-            }
-        }
         let is_begun = input.as_slice().get(record).is_some_and(|first| RECORD_TYPES.contains(first));
         let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
         let fed = self.feed(&input.as_slice()[self.ahead..with_next])?;
