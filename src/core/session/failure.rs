@@ -30,6 +30,17 @@ impl Session {
         self.fail(TlsError { phase: self.phase(), error, alert_sent, not_tls }.into());
     }
 
+    /// Makes a record of another protocol fail. rustls knows SSL 2 and DTLS by their versions, and accepts these in the
+    /// header of a record; it refuses version 0. The bytes of an unknown framing do not begin with a header.
+    #[inline]
+    pub(super) fn spoil_other_version(&mut self) {
+        if let [_, major, minor, ..] = self.raw.as_mut_slice() {
+            if *major != 3 && self.framing.is_known() && self.facts.is_some() {
+                (*major, *minor) = (0, 0);
+            }
+        }
+    }
+
     /// rule: secure-10. For some failures (a handshake message that is too long, too many warnings), rustls sends no
     /// alert. We can send one ourselves while none of our records has been encrypted: until then, the peer accepts our
     /// alert in plaintext, in TLS 1.3 too. After that, the engine would have to seal the alert, and rustls's buffered

@@ -512,12 +512,7 @@ impl Session {
     #[inline(never)]
     fn open(&mut self, record: usize, out: &mut [u8]) -> usize {
         let not_tls = self.not_tls();
-        if let [_, major, minor, ..] = self.raw.as_mut_slice() {
-            // rustls knows SSL 2 and DTLS by their versions, and accepts these in the header of a record. It refuses 0.
-            if *major != 3 && self.framing.is_known() && self.facts.is_some() {
-                (*major, *minor) = (0, 0);
-            }
-        }
+        self.spoil_other_version();
         let opened = match &mut self.known {
             Some(known) => known.noting_choice(|| self.tls.open(&mut self.raw, record, out)),
             None => self.tls.open(&mut self.raw, record, out),
