@@ -626,7 +626,7 @@ fn split(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     records
 }
 
-/// What the engines do in different ways.
+/// A difference between the two engines, if this run has found one.
 fn difference(input: &[u8]) -> Option<String> {
     let by_rustls = play(input, false);
     let by_express = play(input, true);

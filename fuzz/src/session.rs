@@ -361,7 +361,7 @@ fn settle(sides: &mut [Side; 2]) {
     panic!("the sessions never come to rest");
 }
 
-/// What the engines do in different ways.
+/// A difference between the two engines, if this run has found one.
 fn difference(input: &[u8]) -> Option<String> {
     let by_rustls = play(input, false);
     let by_express = play(input, true);

@@ -110,6 +110,15 @@ fn a_client_refuses_tags_and_codes_in_the_wrong_place() {
     }
 }
 
+/// The server answers this line, and then waits for the next one.
+fn assert_answer(dialogue: &str, line: &str, answer: &str) {
+    let mut server = Side::server(dialogue);
+    server.said.clear();
+    server.segment(format!("{line}\r\n").as_bytes());
+    assert_eq!(String::from_utf8_lossy(&server.said), format!("{answer}\r\n"), "{dialogue}: {line}");
+    assert_eq!(server.outcome(), Outcome::Waiting);
+}
+
 #[test]
 fn servers_answer_the_commands_that_clients_send_before_they_ask_for_tls() {
     let sieve = "\"IMPLEMENTATION\" \"bowline\"\r\n\"SASL\" \"\"\r\n\"SIEVE\" \"\"\r\n\"STARTTLS\"\r\n\"VERSION\" \"1.0\"\r\nOK";
@@ -136,11 +145,7 @@ fn servers_answer_the_commands_that_clients_send_before_they_ask_for_tls() {
         ("ftp", "USER me", "530 AUTH TLS first"),
         ("line:XTLS", "HELLO", "500 XTLS first"),
     ] {
-        let mut server = Side::server(dialogue);
-        server.said.clear();
-        server.segment(format!("{command}\r\n").as_bytes());
-        assert_eq!(String::from_utf8_lossy(&server.said), format!("{answer}\r\n"), "{dialogue}: {command}");
-        assert_eq!(server.outcome(), Outcome::Waiting);
+        assert_answer(dialogue, command, answer);
     }
 }
 
@@ -161,11 +166,7 @@ fn an_imap_server_answers_a_command_with_its_tag_unless_the_tag_could_break_the_
         (&longer, " NOOP", bad),
         (&longest, " NOOP", &format!("{longest} OK done")),
     ] {
-        let mut server = Side::server("imap");
-        server.said.clear();
-        server.segment(format!("{tag}{command}\r\n").as_bytes());
-        assert_eq!(String::from_utf8_lossy(&server.said), format!("{answer}\r\n"), "{tag}{command}");
-        assert_eq!(server.outcome(), Outcome::Waiting);
+        assert_answer("imap", &format!("{tag}{command}"), answer);
     }
 }
 
