@@ -47,6 +47,11 @@ fn other_paths_and_methods_are_refused_without_reading_the_body() {
             if method != "GET" {
                 options.extend(["--data-binary", &body]);
             }
+            if version == "--http2" {
+                // curl ends the body when it reads the status. If it had told a length, that would be a protocol error,
+                // and the answer is lost if the server finds it before the answer is queued.
+                options.extend(["-H", "Transfer-Encoding: chunked"]);
+            }
             let output = files.curl(&options);
             let (said, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
             assert!(said.ends_with(&format!(".\n {status}")), "{version} {method} {path}: {said}; {error}");
