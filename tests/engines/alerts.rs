@@ -1,7 +1,9 @@
 //! A handshake that fails sends an alert to the peer, even if rustls has none.
 
+use std::sync::Arc;
+
 use bowline::core::session::Session;
-use bowline::rustls::{AlertDescription as Alert, Error};
+use bowline::rustls::{AlertDescription as Alert, ClientConfig, Error};
 use bowline::testing::pki::Pki;
 use bowline::testing::shared_pki;
 use bowline::{ClientTls, Reason, ServerTls, TlsVersion};
@@ -9,12 +11,12 @@ use bowline::{ClientTls, Reason, ServerTls, TlsVersion};
 use crate::setup::{ALERT, VERSIONS, record};
 use crate::wires::{bring, client, server, sessions, settle, take};
 
-fn builders(pki: &Pki, version: TlsVersion, express: bool) -> (ClientTls, ServerTls) {
-    // The client's chain is repeated up to 165 kB, which is longer than a message may be.
+/// A server, and a client whose certificate chain has about this many bytes.
+fn builders(pki: &Pki, version: TlsVersion, express: bool, bytes: usize) -> (ClientTls, ServerTls) {
     let alice = pki.client("alice");
     let mut chain = alice.chain_der();
     let length = chain.iter().map(|cert| cert.len()).sum::<usize>();
-    for _ in 0..165_000 / length {
+    for _ in 0..bytes / length {
         chain.extend(alice.chain_der());
     }
     let client = ClientTls::builder().root(pki.ca_der()).identity(chain, alice.key_der());
@@ -46,7 +48,8 @@ fn a_client_whose_chain_is_too_long_receives_an_alert() {
     let pki = Pki::new();
     for version in VERSIONS {
         for express in [false, true] {
-            let (client, server) = builders(&pki, version, express);
+            // This is longer than a message may be.
+            let (client, server) = builders(&pki, version, express, 165_000);
             let mut both = sessions(&client, &server);
             settle(&mut both);
             let (error, sent) = failure(&both[1]).unwrap();
@@ -56,6 +59,26 @@ fn a_client_whose_chain_is_too_long_receives_an_alert() {
             let expected = (version == TlsVersion::V1_2 || express).then_some(Alert::DecodeError);
             assert_eq!((sent, alert_received(&both[0])), (expected, expected), "{version}, express {express}");
         }
+    }
+}
+
+/// rule: secure-10
+///
+/// The message is short enough, but it takes too much memory with the headers of its records. After encryption has
+/// begun, the only alert that can be sent is decode_error: the session names it, and not the alert for its error.
+#[test]
+fn the_alert_that_was_really_sent_is_named() {
+    let pki = Pki::new();
+    for express in [false, true] {
+        let (client, server) = builders(&pki, TlsVersion::V1_3, express, 55_000);
+        let mut config = ClientConfig::clone(&client.config());
+        config.max_fragment_size = Some(64);
+        let client = ClientTls::from(Arc::new(config));
+        let mut both = sessions(&client, &server);
+        settle(&mut both);
+        let expected = express.then_some(Alert::DecodeError);
+        assert_eq!(failure(&both[1]), Some((Error::PeerSentOversizedRecord, expected)));
+        assert_eq!(alert_received(&both[0]), expected);
     }
 }
 
