@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::sync::LazyLock;
 
-use bowline::rustls::{AlertDescription, ContentType};
+use bowline::rustls::{AlertDescription, ContentType, Error};
 use bowline::testing::peer::{Event, RawTls};
 use bowline::testing::pki::Pki;
 use bowline::{Policy, Reason, TlsVersion, Transport};
@@ -355,6 +355,37 @@ fn one_thing_at_a_time_is_answered_alike() {
             }
             for flood in [Op::Alert(1, 90), Op::Alert(1, 41), Op::KeyUpdate(true), Op::Message(0, 0)] {
                 compare(both, &vec![flood; 40], &Meddling::Nothing).await;
+            }
+        }
+    });
+}
+
+/// rule: secure-17
+#[test]
+fn a_record_whose_header_was_changed_fails_the_session() {
+    run(async {
+        for both in ALL.iter() {
+            for setup in [&both.rustls, &both.express] {
+                for (at, bit) in (0..3).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+                    let (mut ours, mut peer) = setup.done().await;
+                    let first = peer.data(b"one").take_queued();
+                    let mut second = peer.data(b"two").take_queued();
+                    second[at] ^= 1 << bit;
+                    peer.clear(&first).clear(&second).close_notify().send().await.unwrap();
+                    peer.fin().unwrap();
+                    let mut data = Vec::new();
+                    let end = timeout(SOON, ours.read_to_end(&mut data)).await.unwrap().map_err(reason_of);
+                    let what = format!("{:?} {:?}, byte {at}, bit {bit}: {end:?}", both.side, both.version);
+                    let Err(Reason::Tls(error)) = end else { panic!("{what}") };
+                    assert_eq!(data, b"one", "{what}");
+                    // Another type or version that exists.
+                    if second[1] == 3 && (20..=24).contains(&second[0]) {
+                        let alert = Some(AlertDescription::BadRecordMac);
+                        assert_eq!((&error.error, error.alert_sent), (&Error::DecryptError, alert), "{what}");
+                    }
+                    ours.close().await;
+                    assert!(peer.observe().await.iter().any(|event| matches!(event, Event::Alert(_))), "{what}");
+                }
             }
         }
     });

@@ -23,7 +23,7 @@ const GROUPS: [(&str, usize); 23] = [
     ("end", 10),
     ("abort", 5),
     ("upgrade", 12),
-    ("secure", 16),
+    ("secure", 17),
     ("identity", 9),
     ("reload", 8),
     ("ticket", 11),

@@ -1,6 +1,6 @@
 //! How a session fails: both halves end, and an alert is sent to the peer if the RFC requires one.
 
-use rustls::AlertDescription;
+use rustls::{AlertDescription, ContentType, ProtocolVersion};
 
 use super::Session;
 use crate::core::alert::{alert_for, alert_record};
@@ -30,14 +30,30 @@ impl Session {
         self.fail(TlsError { phase: self.phase(), error, alert_sent, not_tls }.into());
     }
 
-    /// Makes a record of another protocol fail. rustls knows SSL 2 and DTLS by their versions, and accepts these in the
-    /// header of a record; it refuses version 0. The bytes of an unknown framing do not begin with a header.
+    /// Makes a record fail whose header is not the one that was sealed.
     #[inline]
-    pub(super) fn spoil_other_version(&mut self) {
-        if let [_, major, minor, ..] = self.raw.as_mut_slice() {
-            if *major != 3 && self.framing.is_known() && self.facts.is_some() {
-                (*major, *minor) = (0, 0);
-            }
+    pub(super) fn spoil_changed_header(&mut self, record: usize) {
+        const SEALED: [u8; 3] = [23, 3, 3];
+        if !self.raw.as_slice().starts_with(&SEALED) {
+            self.spoil_other_header(record);
+        }
+    }
+
+    /// rule: secure-17. TLS 1.3 authenticates the header with the body (RFC 8446 section 5.2). rustls 0.23 authenticates
+    /// the length and ignores the rest. So the body is changed too, and cannot be opened.
+    ///
+    /// rustls knows SSL 2 and DTLS by their versions, and accepts these in a header. It refuses version 0.
+    ///
+    /// The bytes of an unknown framing do not begin with a header.
+    #[cold]
+    fn spoil_other_header(&mut self, record: usize) {
+        let Some(facts) = self.facts.as_ref().filter(|_| self.framing.is_known()) else { return };
+        match &mut self.raw.as_mut_slice()[..record] {
+            [_, major, minor, ..] if *major != 3 => (*major, *minor) = (0, 0),
+            // This type is never sealed in TLS 1.3.
+            [typ, ..] if ContentType::from(*typ) == ContentType::ChangeCipherSpec => {}
+            [_, _, _, _, _, .., last] if facts.version == ProtocolVersion::TLSv1_3 => *last ^= 1,
+            _ => {}
         }
     }
 

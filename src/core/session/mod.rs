@@ -512,7 +512,7 @@ impl Session {
     #[inline(never)]
     fn open(&mut self, record: usize, out: &mut [u8]) -> usize {
         let not_tls = self.not_tls();
-        self.spoil_other_version();
+        self.spoil_changed_header(record);
         let opened = match &mut self.known {
             Some(known) => known.noting_choice(|| self.tls.open(&mut self.raw, record, out)),
             None => self.tls.open(&mut self.raw, record, out),
